@@ -1,0 +1,79 @@
+-- Orders of the account as Klaviyo counts them: all of them, and those it attributes to some channel. A day that was
+-- asked for and not answered had none, so that figures of ours that should not be there show.
+with
+windows as (
+    select run_windows.first_day, run_windows.last_day
+    from run_windows
+    where run_windows.stream = 'totals'
+),
+
+days as (
+    select day.value::date as date
+    from windows
+    cross join lateral generate_series(windows.first_day, windows.last_day, interval '1 day') as day (value)
+),
+
+answered as (
+    select
+        days.date,
+        sum((staged.payload ->> 'count')::numeric) filter (where kind.is_total) as orders,
+        sum((staged.payload ->> 'sum_value')::numeric) filter (where kind.is_total) as order_value,
+        sum((staged.payload ->> 'count')::numeric) filter (where kind.is_attributed) as attributed_orders,
+        sum((staged.payload ->> 'sum_value')::numeric) filter (where kind.is_attributed) as attributed_value
+    from days
+    left join staging_ingest.klaviyo_totals as staged
+        on
+            staged.connection_id = %(connection_id)s
+            and staged.report_key = 'totals'
+            and days.date = staged.record_date
+    cross join lateral (
+        select
+            staged.payload ->> 'by' = '' as is_total,
+            staged.payload ->> 'by' <> '' and staged.payload ->> 'dimension' <> '' as is_attributed
+    ) as kind
+    group by days.date
+),
+
+source as materialized (
+    select
+        answered.date, total.metric,
+        coalesce(total.value, 0)::numeric(18, 6) as value,
+        case when total.is_money then %(currency)s::char(3) end as currency
+    from answered
+    cross join lateral (
+        values
+        ('placed_orders', answered.orders, false),
+        ('placed_order_value', answered.order_value, true),
+        ('conversions', answered.attributed_orders, false),
+        ('revenue', answered.attributed_value, true)
+    ) as total (metric, value, is_money)
+),
+
+withdrawn as (
+    delete from core_warehouse.fct_account_totals as fact
+    using windows
+    where
+        fact.connection_id = %(connection_id)s
+        and fact.date between windows.first_day and windows.last_day
+        and not exists (select from source where source.date = fact.date and source.metric = fact.metric)
+),
+
+changed as (
+    select source.*
+    from source
+    left join core_warehouse.fct_account_totals as fact
+        on
+            fact.connection_id = %(connection_id)s
+            and source.date = fact.date
+            and source.metric = fact.metric
+    where (fact.value, fact.currency) is distinct from (source.value, source.currency)
+)
+
+insert into core_warehouse.fct_account_totals as fact (connection_id, date, metric, value, currency, run_id)
+select %(connection_id)s::uuid, date, metric, value, currency, %(run_id)s::uuid
+from changed
+on conflict (connection_id, date, metric) do update set
+    value = excluded.value,
+    currency = excluded.currency,
+    run_id = excluded.run_id,
+    loaded_at = now()

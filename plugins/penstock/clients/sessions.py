@@ -1,0 +1,126 @@
+"""HTTP sessions: one per thread, bounded in time and size, without surprises."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from penstock.core.errors import PenstockError, error
+
+if TYPE_CHECKING:
+    import requests
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 50.0  # silence between two bytes
+TOTAL_TIMEOUT_S = 60.0  # of one answer, however slowly it drips
+MAX_BODY_BYTES = 128 * 2**20
+CHUNK_BYTES = 2**16
+
+
+class BodyTooLarge(Exception):
+    """The answer is larger than `MAX_BODY_BYTES`."""
+
+
+class BodyTooSlow(Exception):
+    """The answer took longer than `TOTAL_TIMEOUT_S`."""
+
+
+def new_session() -> requests.Session:
+    """A session that reads bodies within bounds, follows no redirect, retries nothing and ignores `.netrc`.
+
+    A redirect would carry a token to a host that nobody configured.
+    """
+    import requests
+    from requests.adapters import HTTPAdapter
+
+    class BoundedSession(requests.Session):
+        def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+            kwargs.update(stream=True, allow_redirects=False, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
+            began = time.monotonic()
+            response = super().send(request, **kwargs)
+            # The body is read here, so that users of the session (a vendor's SDK among them) get it whole.
+            response._content = read_bounded(response, began + TOTAL_TIMEOUT_S)
+            response._content_consumed = True  # type: ignore[attr-defined]
+            response.encoding = "utf-8"
+            return response
+
+    session = BoundedSession()
+    session.auth = keep_authorization
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, HTTPAdapter(max_retries=0, pool_connections=2, pool_maxsize=2))
+    return session
+
+
+def keep_authorization(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """An explicit "no change": without it requests would take credentials from `.netrc`."""
+    return request
+
+
+def read_bounded(response: requests.Response, deadline: float) -> bytes:
+    """The body. Raises BodyTooLarge, BodyTooSlow and whatever requests raises."""
+    chunks = []
+    size = 0
+    try:
+        for chunk in response.iter_content(CHUNK_BYTES):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > MAX_BODY_BYTES:
+                raise BodyTooLarge
+            if time.monotonic() > deadline:
+                raise BodyTooSlow
+    finally:
+        response.close()
+    return b"".join(chunks)
+
+
+class ThreadLocal(Generic[T]):
+    """One object per thread, made when first used; `close` closes those of all threads."""
+
+    def __init__(self, make: Callable[[], T], close: Callable[[T], None]) -> None:
+        self._make = make
+        self._close = close
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._all: list[T] = []
+
+    def get(self) -> T:
+        found: T | None = getattr(self._local, "value", None)
+        if found is None:
+            found = self._make()
+            self._local.value = found
+            with self._lock:
+                self._all.append(found)
+        return found
+
+    def close(self) -> None:
+        with self._lock:
+            made, self._all = self._all, []
+        self._local = threading.local()
+        for value in made:
+            self._close(value)
+
+
+def network_error(failure: Exception, redact: Callable[[str], str]) -> PenstockError:
+    """The error of a call that got no whole answer. `failure` holds URLs with tokens: do not chain it."""
+    import requests
+    from requests import exceptions
+
+    if isinstance(failure, BodyTooLarge):
+        return error("RESPONSE_TOO_LARGE", f"the answer is larger than {MAX_BODY_BYTES} bytes")
+    if isinstance(failure, BodyTooSlow):
+        return error("NETWORK_TIMEOUT", f"the answer took longer than {TOTAL_TIMEOUT_S:g} s")
+    table: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+        (exceptions.Timeout, "NETWORK_TIMEOUT"),
+        (exceptions.SSLError, "TLS_ERROR"),
+        ((exceptions.ChunkedEncodingError, exceptions.ContentDecodingError), "RESPONSE_TRUNCATED"),
+        (exceptions.ConnectionError, "NETWORK_UNREACHABLE"),
+        (requests.RequestException, "CONFIG_INVALID"),
+    )
+    code = next(code for kinds, code in table if isinstance(failure, kinds))
+    if code == "NETWORK_UNREACHABLE" and "timed out" in str(failure):
+        code = "NETWORK_TIMEOUT"
+    return error(code, redact(f"{type(failure).__name__}: {failure}")[:500])

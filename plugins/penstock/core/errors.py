@@ -1,0 +1,326 @@
+"""Every error of Penstock, grouped by what to do about it, not by what caused it.
+
+    PenstockError
+     ├─ FatalError               nothing to try again until a person acts
+     │   ├─ ConfigurationError   wrong setting, unknown account, invalid query
+     │   ├─ AuthError            credentials refused or expired
+     │   ├─ PermissionDenied     credentials accepted, access refused
+     │   └─ ContractError        the vendor changed, or we call a retired version
+     ├─ RetryableError           the same call may succeed later
+     │   ├─ RateLimited          wait `retry_after` seconds, then go on
+     │   ├─ QuotaExhausted       nothing until `resets_at`; the run is put back, not failed
+     │   ├─ VendorUnavailable    5xx, time-outs, broken answers
+     │   └─ TooMuchData          ask for less: smaller pages, then a smaller window
+     ├─ SkippableError           this record or object only
+     │   ├─ NotFound
+     │   └─ UnreadableRecord     kept in the rejected records with its reason
+     └─ InternalError            our database, our lease, our bug
+
+`CATALOGUE` is the one table of codes: the class to raise and the remedy that people read in
+`etl_runs.error`, in the Slack alert and in the runbook.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class PenstockError(Exception):
+    """An error with everything `etl_runs.error` stores.
+
+    Parameters
+    ----------
+    code: key of `CATALOGUE`.
+    message: what happened, without secrets; the transport redacts before raising.
+    service, task: the part of Penstock that failed, as the old workers reported it.
+    retry_after: seconds the vendor asked us to wait.
+    resets_at: when the quota is whole again (aware datetime).
+    http_status, provider_code, provider_subcode, request_id: what the vendor said.
+    context: account, stream, slice and the like, added on the way up.
+    """
+
+    code: str
+    message: str
+    service: str = "penstock"
+    task: str = ""
+    retry_after: float | None = None
+    resets_at: dt.datetime | None = None
+    http_status: int | None = None
+    provider_code: str | None = None
+    provider_subcode: str | None = None
+    request_id: str | None = None
+    context: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = (
+            self.code,
+            self.message,
+            self.service,
+            self.task,
+            self.retry_after,
+            self.resets_at,
+            self.http_status,
+            self.provider_code,
+            self.provider_subcode,
+            self.request_id,
+            self.context,
+        )
+        return (type(self), values)
+
+    @property
+    def remedy(self) -> str:
+        return CATALOGUE.get(self.code, CATALOGUE["UNKNOWN"]).remedy
+
+    @property
+    def retryable(self) -> bool:
+        return isinstance(self, RetryableError)
+
+    def as_json(self) -> dict[str, Any]:
+        """The object stored in `etl_runs.error`: the old worker's keys first, then ours."""
+        extra = {
+            "class": type(self).__name__,
+            "retryable": self.retryable,
+            "retry_after_s": self.retry_after,
+            "resets_at": self.resets_at.isoformat() if self.resets_at else None,
+            "http_status": self.http_status,
+            "provider_code": self.provider_code,
+            "provider_subcode": self.provider_subcode,
+            "request_id": self.request_id,
+            "operator_action": self.remedy,
+            **self.context,
+        }
+        known = {key: value for key, value in extra.items() if value is not None}
+        return {
+            "code": self.code,
+            "message": self.message,
+            "service": self.service,
+            "task": self.task,
+            **known,
+        }
+
+
+class FatalError(PenstockError):
+    """Nothing to try again until a person acts."""
+
+
+class ConfigurationError(FatalError):
+    """A setting, an account or a query is wrong."""
+
+
+class AuthError(FatalError):
+    """Credentials refused or expired."""
+
+
+class PermissionDenied(FatalError):
+    """Credentials accepted, access refused."""
+
+
+class ContractError(FatalError):
+    """The vendor's API is not what the code was written for."""
+
+
+class RetryableError(PenstockError):
+    """The same call may succeed later."""
+
+
+class RateLimited(RetryableError):
+    """Wait `retry_after` seconds, then go on."""
+
+
+class QuotaExhausted(RetryableError):
+    """Nothing until `resets_at`: the run is put back with `not_before`."""
+
+
+class VendorUnavailable(RetryableError):
+    """5xx, time-outs, broken answers."""
+
+
+class TooMuchData(RetryableError):
+    """The vendor asks for a smaller question."""
+
+
+class SkippableError(PenstockError):
+    """This record or object only; the run goes on."""
+
+
+class NotFound(SkippableError):
+    """The object does not exist at the vendor."""
+
+
+class UnreadableRecord(SkippableError):
+    """A record that cannot be stored; kept in the rejected records."""
+
+
+class InternalError(PenstockError):
+    """Our database, our lease, our bug."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorSpec:
+    """One line of the catalogue: the class to raise, and what a person does."""
+
+    kind: type[PenstockError]
+    remedy: str
+
+
+NOTHING = "Nothing: Penstock waits and goes on by itself."
+
+CATALOGUE: dict[str, ErrorSpec] = {
+    # Meta Marketing API. Codes and sub-codes: https://developers.facebook.com/docs/marketing-api/error-reference
+    "META_AUTH_ERROR": ErrorSpec(AuthError, "Issue a new system-user token and put it into the account's credentials."),
+    "META_APP_SECRET_PROOF_INVALID": ErrorSpec(AuthError, "Correct the app secret in the connection `meta_ads`."),
+    "META_PERMISSION_DENIED": ErrorSpec(
+        PermissionDenied, "Grant ads_read and assign the ad account to the system user."
+    ),
+    "META_FIELD_FORBIDDEN": ErrorSpec(
+        PermissionDenied, "Grant the permission that the message names, or drop the field."
+    ),
+    "META_ACCOUNT_DISABLED": ErrorSpec(
+        ConfigurationError, "The client settles the ad account with Meta; then run it again."
+    ),
+    "META_RATE_LIMIT": ErrorSpec(RateLimited, NOTHING),
+    "META_ACCOUNT_QUOTA_BLOCK": ErrorSpec(QuotaExhausted, NOTHING),
+    "META_TOO_MUCH_DATA": ErrorSpec(
+        TooMuchData, "Nothing: the slice splits itself. If one day is still too much, drop breakdowns."
+    ),
+    "META_TRANSIENT": ErrorSpec(VendorUnavailable, NOTHING),
+    "META_REPORT_FAILED": ErrorSpec(
+        VendorUnavailable, "Read the vendor's message; the report was tried again and split already."
+    ),
+    "META_REPORT_TIMEOUT": ErrorSpec(TooMuchData, "Nothing: the report is split and asked again."),
+    "META_INVALID_QUERY": ErrorSpec(
+        ConfigurationError, "Correct the stream's fields or breakdowns in sources/meta_ads.py."
+    ),
+    "META_RANGE_TOO_OLD": ErrorSpec(ConfigurationError, "Meta keeps 37 months: choose a later start."),
+    "META_VERSION_DEPRECATED": ErrorSpec(ContractError, "Raise META_API_VERSION."),
+    "META_BREAKDOWN_RETIRED": ErrorSpec(ContractError, "Remove the breakdown from sources/meta_ads.py."),
+    # Google Analytics Data API. https://developers.google.com/analytics/devguides/reporting/data/v1/errors
+    "GA4_PERMISSION_DENIED": ErrorSpec(PermissionDenied, "Add the service account as Viewer to the GA4 property."),
+    "GA4_API_DISABLED": ErrorSpec(
+        ConfigurationError, "Enable the Google Analytics Data API in the Google Cloud project."
+    ),
+    "GA4_AUTH_ERROR": ErrorSpec(AuthError, "Replace the service-account key, and check the machine's clock."),
+    "GA4_PROPERTY_NOT_FOUND": ErrorSpec(ConfigurationError, "Use the numeric id of a GA4 property."),
+    "GA4_INVALID_QUERY": ErrorSpec(
+        ConfigurationError, "Check the report's dimensions and metrics with checkCompatibility."
+    ),
+    "GA4_CONCURRENCY_LIMIT": ErrorSpec(RateLimited, "Nothing; if it repeats, lower the slots of pool `ga4`."),
+    "GA4_QUOTA_HOUR": ErrorSpec(QuotaExhausted, NOTHING),
+    "GA4_QUOTA_DAY": ErrorSpec(
+        QuotaExhausted, "Nothing today; if it repeats, read fewer reports or use Analytics 360."
+    ),
+    "GA4_SERVER_ERROR_BUDGET": ErrorSpec(QuotaExhausted, NOTHING),
+    "GA4_TRANSIENT": ErrorSpec(VendorUnavailable, NOTHING),
+    "GA4_ERROR": ErrorSpec(ConfigurationError, "Read the vendor's message: Google refused the request."),
+    # Klaviyo. https://developers.klaviyo.com/en/docs/rate_limits_and_error_handling
+    "KLAVIYO_AUTH_ERROR": ErrorSpec(
+        AuthError, "Create a new private API key (pk_...) and put it into the account's credentials."
+    ),
+    "KLAVIYO_PERMISSION_DENIED": ErrorSpec(
+        PermissionDenied, "Give the private key the read scope that the message names."
+    ),
+    "KLAVIYO_RATE_LIMIT": ErrorSpec(RateLimited, NOTHING),
+    "KLAVIYO_DAILY_REPORT_LIMIT": ErrorSpec(
+        QuotaExhausted, "Nothing: the run goes on when the day's 225 report calls are back."
+    ),
+    "KLAVIYO_INVALID_QUERY": ErrorSpec(
+        ConfigurationError, "Check the account's conversion metric id and the stream's filters."
+    ),
+    "KLAVIYO_REVISION_RETIRED": ErrorSpec(ContractError, "Raise KLAVIYO_REVISION."),
+    "KLAVIYO_TRANSIENT": ErrorSpec(VendorUnavailable, NOTHING),
+    # Slack
+    "SLACK_AUTH_ERROR": ErrorSpec(AuthError, "Put a valid bot token (xoxb-...) into the connection `slack`."),
+    "SLACK_CHANNEL_ERROR": ErrorSpec(
+        ConfigurationError, "Invite the bot to the channel, or correct PENSTOCK_ALERT_CHANNEL."
+    ),
+    "SLACK_RATE_LIMIT": ErrorSpec(RateLimited, NOTHING),
+    "SLACK_ERROR": ErrorSpec(VendorUnavailable, "Read Slack's error string in the message."),
+    # Any vendor
+    "NETWORK_TIMEOUT": ErrorSpec(VendorUnavailable, "Check the network between this machine and the vendor."),
+    "NETWORK_UNREACHABLE": ErrorSpec(VendorUnavailable, "Check the network, the host and the port of the connection."),
+    "TLS_ERROR": ErrorSpec(
+        ConfigurationError, "Check the machine's clock and certificates, and the host of the connection."
+    ),
+    "RESPONSE_NOT_JSON": ErrorSpec(VendorUnavailable, NOTHING),
+    "RESPONSE_TRUNCATED": ErrorSpec(VendorUnavailable, NOTHING),
+    "RESPONSE_REPEATED_CURSOR": ErrorSpec(
+        VendorUnavailable, "The vendor gave the same page token twice. If it repeats, report it to the vendor."
+    ),
+    "RESPONSE_TOO_LARGE": ErrorSpec(TooMuchData, "Nothing: smaller pages are asked for."),
+    "RESPONSE_FOREIGN_LINK": ErrorSpec(
+        ContractError, "Check the connection's host: the answer sends us to another one."
+    ),
+    "CIRCUIT_OPEN": ErrorSpec(
+        VendorUnavailable, "The vendor failed repeatedly; calls start again when the pause is over."
+    ),
+    "RATE_LIMIT_WAIT_TOO_LONG": ErrorSpec(RateLimited, NOTHING),
+    # Data
+    "SCHEMA_MISMATCH": ErrorSpec(
+        UnreadableRecord, "Look at staging_ingest.rejected_records; correct the source, then replay."
+    ),
+    "MISSING_KEY": ErrorSpec(
+        UnreadableRecord, "The vendor sent a record without its id: report it to the vendor with the payload."
+    ),
+    "WRONG_TYPE": ErrorSpec(
+        UnreadableRecord, "Compare the payload with the stream's fields; if the vendor changed, correct the source."
+    ),
+    "FORBIDDEN_CHARACTER": ErrorSpec(
+        UnreadableRecord, "The text holds a NUL or half a surrogate pair, which Postgres cannot store."
+    ),
+    "ROWCOUNT_MISMATCH": ErrorSpec(
+        VendorUnavailable, "The vendor's own count differs from the rows it sent; the slice is read again."
+    ),
+    "TOTALS_MISMATCH": ErrorSpec(InternalError, "Look at reporting.reconciliation for the account and day."),
+    # Configuration
+    "CREDENTIAL_NOT_FOUND": ErrorSpec(
+        ConfigurationError, "Create the Airflow connection, or store credentials with the account."
+    ),
+    "CREDENTIAL_INVALID": ErrorSpec(
+        ConfigurationError, "Correct the credentials: the message says which part cannot be read."
+    ),
+    "CREDENTIAL_UNDECRYPTABLE": ErrorSpec(
+        ConfigurationError, "The encryption key of this row is missing from PENSTOCK_ENCRYPTION_KEYS."
+    ),
+    "CONFIG_NO_ACCOUNT": ErrorSpec(
+        ConfigurationError, "Add an active row to platform_connections for this shop and platform."
+    ),
+    "CONFIG_INVALID": ErrorSpec(ConfigurationError, "Correct the setting that the message names."),
+    "SOURCE_NOT_SUPPORTED": ErrorSpec(
+        ConfigurationError, "Use a platform of the source registry, or add it: docs/adding_a_source.md."
+    ),
+    # Ours
+    "DB_WRITE_ERROR": ErrorSpec(
+        InternalError, "Look at the database's log; the run starts again by itself when it was a passing fault."
+    ),
+    "DB_UNAVAILABLE": ErrorSpec(
+        InternalError, "Check that the warehouse is up and that the connection `warehouse` points at it."
+    ),
+    "MIGRATION_PENDING": ErrorSpec(
+        ConfigurationError, "Run the DAG warehouse_migrate (or `make migrate`), then start the run again."
+    ),
+    "LEASE_LOST": ErrorSpec(InternalError, "Nothing: another worker has taken the run over."),
+    "SLICES_FAILED": ErrorSpec(
+        InternalError,
+        "Some slices failed: penstock.slices names them. What was read is loaded; run again to fill the rest.",
+    ),
+    "ATTEMPTS_EXHAUSTED": ErrorSpec(
+        InternalError, "The run's worker died several times: look at the task log for memory or time-outs."
+    ),
+    "UNKNOWN": ErrorSpec(
+        InternalError, "Unexpected: file a bug with the error of the run, so that it gets a code of its own."
+    ),
+}
+
+
+def error(code: str, message: str, **details: Any) -> PenstockError:
+    """The error of this code, in the class the catalogue gives it; details as in `PenstockError`."""
+    return CATALOGUE[code].kind(code, message, **details)

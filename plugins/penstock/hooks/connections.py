@@ -1,0 +1,110 @@
+"""Where a connection is found: in Airflow, or in the environment variables that the old workers used."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from airflow.sdk import BaseHook, Connection
+from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.sdk.log import mask_secret
+
+from penstock.core.errors import error
+
+FALLBACKS: Mapping[str, str] = MappingProxyType(
+    {"agency_db": "warehouse", "apps_db": "warehouse", "nivoda_db": "warehouse", "calendar_db": "warehouse"}
+)
+"""Databases that live in the warehouse until somebody gives them a connection of their own."""
+
+# What an old deployment's environment calls a connection's fields.
+_URL_VARIABLES = {"warehouse": ("WAREHOUSE_URL", "SUPABASE_DB_URL", "DATABASE_URL")}
+_PASSWORD_VARIABLES = {
+    "meta_ads": "META_ACCESS_TOKEN",
+    "ga4": "GA4_CREDENTIALS_JSON",
+    "klaviyo": "KLAVIYO_API_KEY",
+    "slack": "SLACK_BOT_TOKEN",
+    "vault": "PENSTOCK_ENCRYPTION_KEYS",
+}
+_HOST_VARIABLES = {"meta_ads": "META_BASE_URL", "ga4": "GA4_BASE_URL", "klaviyo": "KLAVIYO_BASE_URL"}
+_EXTRA_VARIABLES = {
+    "meta_ads": {"app_secret": "META_APP_SECRET", "api_version": "META_API_VERSION"},
+    "klaviyo": {"revision": "KLAVIYO_REVISION"},
+    "slack": {"base_url": "SLACK_BASE_URL"},
+}
+
+
+def find_connection(conn_id: str) -> Connection | None:
+    """The connection, its fallback's, or one made of the environment; None when there is none of them."""
+    for candidate in _candidates(conn_id):
+        try:
+            return BaseHook.get_connection(candidate)
+        except AirflowNotFoundException:
+            if found := _from_environment(candidate):
+                return found
+    return None
+
+
+async def find_connection_async(conn_id: str) -> Connection | None:
+    """`find_connection` for the triggerer, where a blocking look-up would stop every trigger."""
+    for candidate in _candidates(conn_id):
+        try:
+            return await BaseHook.aget_connection(candidate)
+        except AirflowNotFoundException:
+            if found := _from_environment(candidate):
+                return found
+    return None
+
+
+def required(conn_id: str, connection: Connection | None) -> Connection:
+    """The connection. Raises CREDENTIAL_NOT_FOUND, naming what to create."""
+    if connection is None:
+        variables = _URL_VARIABLES.get(conn_id, ()) or filter(None, (_PASSWORD_VARIABLES.get(conn_id),))
+        hint = "".join(f", no environment variable {name}" for name in variables)
+        raise error("CREDENTIAL_NOT_FOUND", f"no Airflow connection `{conn_id}`{hint}")
+    return connection
+
+
+def base_url(connection: Connection | None, default: str) -> str:
+    """The vendor's base URL without a trailing slash: a whole URL in the host field, or scheme, host and port."""
+    if connection is None or not connection.host:
+        return default.rstrip("/")
+    port = f":{connection.port}" if connection.port else ""
+    if "://" in connection.host:
+        scheme, rest = connection.host.rstrip("/").split("://", 1)
+        host, slash, path = rest.partition("/")
+        # Airflow splits the port off when the connection came as a URI; in the form it stays in the host.
+        return f"{scheme}://{host}{'' if ':' in host else port}{slash}{path}"
+    return f"{connection.schema or 'https'}://{connection.host}{port}".rstrip("/")
+
+
+def _candidates(conn_id: str) -> tuple[str, ...]:
+    return (conn_id, FALLBACKS[conn_id]) if conn_id in FALLBACKS else (conn_id,)
+
+
+def _from_environment(conn_id: str) -> Connection | None:
+    url = next(filter(None, map(os.environ.get, _URL_VARIABLES.get(conn_id, ()))), None)
+    password = os.environ.get(_PASSWORD_VARIABLES.get(conn_id, ""))
+    if url:
+        connection = Connection.from_uri(url, conn_id=conn_id)
+    elif password:
+        connection = Connection(
+            conn_id=conn_id,
+            conn_type=conn_id,
+            host=os.environ.get(_HOST_VARIABLES.get(conn_id, "")) or None,
+            password=password,
+            extra=_extra(conn_id),
+        )
+    else:
+        return None
+    # Airflow masks what its own backends return; this it has not seen.
+    if connection.password:
+        mask_secret(connection.password)
+    return connection
+
+
+def _extra(conn_id: str) -> str | None:
+    names = _EXTRA_VARIABLES.get(conn_id, {})
+    values = {key: os.environ[name] for key, name in names.items() if os.environ.get(name)}
+    return json.dumps(values) if values else None

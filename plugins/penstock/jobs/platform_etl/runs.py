@@ -1,0 +1,288 @@
+"""The run queue: who asks for a run, who claims it, how it is closed."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from penstock import sources
+from penstock.core.errors import error
+from penstock.core.lease import LEASE, MAX_ATTEMPTS, RESERVATION
+from penstock.jobs.platform_etl.context import SERVICE, SQL, RunContext, RunNotComplete
+from penstock.sources.stream import Source
+from penstock.warehouse.session import Warehouse
+
+log = logging.getLogger(__name__)
+
+UNLEASED_AFTER = dt.timedelta(minutes=30)
+"""A row in progress without any lease is an old worker's: its longest run took less."""
+
+
+def enqueue_scheduled(
+    warehouse: Warehouse,
+    source: str,
+    *,
+    window_start: dt.date | None,
+    window_end: dt.date | None,
+    job_type: str,
+    accounts: Sequence[str] | None,
+    streams: Sequence[str] | None,
+    is_dry_run: bool,
+    requested_by: str,
+    dag_id: str,
+    dag_run_id: str,
+) -> list[str]:
+    """One run per active account of the source; an account already in flight keeps its run. Returns the run ids.
+
+    Parameters
+    ----------
+    window_start, window_end: half-open days; None leaves the window to the account's cursors.
+    accounts: vendor ids or connection ids; None for all. Raises CONFIG_NO_ACCOUNT when one of them is unknown.
+    streams: names of the source's streams; None for its default ones. Raises CONFIG_INVALID for an unknown name.
+
+    Called again by the same DAG run (a retry), it returns the runs that it wrote before.
+    """
+    registered = sources.by_name(source)
+    _check_streams(registered, streams)
+    origin = {"dag_id": dag_id, "dag_run_id": dag_run_id}
+    with warehouse.transaction() as conn:
+        cursor = conn.cursor(row_factory=dict_row)
+        found = _active_accounts(cursor, registered, shop_id=None, accounts=accounts)
+        mine = cursor.execute(SQL["enqueued_by"], origin | {"platform": registered.platform}).fetchall()
+        run_of = {row["connection_id"]: row["run_id"] for row in mine}
+        for account in found:
+            if account["connection_id"] in run_of:
+                continue
+            run_of[account["connection_id"]] = _enqueue(
+                cursor,
+                account,
+                registered.platform,
+                {
+                    "job_type": job_type,
+                    "window_start": window_start,
+                    "window_end": window_end,
+                    "streams": list(streams) if streams else None,
+                    "is_dry_run": is_dry_run,
+                    "requested_by": requested_by,
+                    **origin,
+                },
+            )
+    return list(run_of.values())
+
+
+def enqueue_due(warehouse: Warehouse, *, dag_id: str, dag_run_id: str) -> list[str]:
+    """A run for every account whose `sync_frequency` is due and which has none in flight. Returns the run ids."""
+    parameters = {
+        "reserved_for": RESERVATION,
+        "platforms": _platforms(),
+        "dag_id": dag_id,
+        "dag_run_id": dag_run_id,
+    }
+    with warehouse.transaction() as conn:
+        return [row[0] for row in conn.execute(SQL["enqueue_due"], parameters)]
+
+
+def claim(
+    warehouse: Warehouse,
+    *,
+    source: str | None,
+    dag_id: str,
+    dag_run_id: str,
+    limit: int,
+    run_ids: Sequence[str] | None,
+) -> list[dict[str, Any]]:
+    """Claims runs for the mapped lanes of one DAG run.
+
+    Parameters
+    ----------
+    source: None claims any source's runs, and turns rows without an account into one run per account first.
+    run_ids: the runs that this DAG run enqueued; with a `source`, only these are claimed.
+    limit: at most so many; the next sweep takes the rest.
+
+    Returns run_id, source, account_id, account_name, job_type, holder and label per claimed run. Runs whose lease
+    has expired are claimed like waiting ones; a run that has used up its attempts fails here.
+    """
+    platforms = _platforms() if source is None else [sources.by_name(source).platform]
+    with warehouse.transaction() as conn:
+        cursor = conn.cursor(row_factory=dict_row)
+        members: list[str] = []
+        if source is None:
+            _refuse_unsupported(cursor)
+            members = _expand_parents(cursor, dag_id, dag_run_id)
+        _fail_exhausted(cursor)
+        parameters = {
+            "platforms": platforms,
+            "only_reserved": source is not None,
+            "run_ids": [*(run_ids or []), *members],
+            "limit": limit,
+            "lease": LEASE,
+            "holder": f"{dag_id}/{dag_run_id}",
+            "dag_id": dag_id,
+            "dag_run_id": dag_run_id,
+            "unleased_after": UNLEASED_AFTER,
+        }
+        claimed = cursor.execute(SQL["claim_runs"], parameters).fetchall()
+        cursor.execute(SQL["close_parents"])
+    return [_lane(row) for row in claimed]
+
+
+def finish(context: RunContext) -> dict[str, Any]:
+    """Closes the run and says how it ended.
+
+    A run that is still in progress here has lost its worker on every try. Raises RunNotComplete when it ended
+    FAILED or PARTIAL, so that the lane is red.
+    """
+    with context.warehouse.transaction() as conn:
+        cursor = conn.cursor(row_factory=dict_row)
+        row = cursor.execute(SQL["run_status"], {"run_id": context.run_id}).fetchone()
+        if row is None:
+            raise error("CONFIG_INVALID", f"core_warehouse.etl_runs has no row {context.run_id}", service=SERVICE)
+        is_orphan = row["status"] == "IN_PROGRESS" and row["leased_by"] == context.run["holder"]
+        if is_orphan:
+            row = _close_orphan(cursor, context)
+        cursor.execute(SQL["close_parents"])
+    if row["status"] in ("FAILED", "PARTIAL"):
+        raise RunNotComplete(row["status"], row["error"], is_reported=row["status"] == "FAILED" and not is_orphan)
+    counts = ("records_synced", "records_staged", "records_rejected", "api_calls")
+    return {"status": row["status"], **{name: int(row[name] or 0) for name in counts}}
+
+
+def _close_orphan(cursor: psycopg.Cursor[dict[str, Any]], context: RunContext) -> dict[str, Any]:
+    lost = error("ATTEMPTS_EXHAUSTED", f"the worker of run {context.run_id} died on every try", service=SERVICE)
+    lost.task = "finish"
+    cursor.execute(
+        "update core_warehouse.etl_runs set status = 'FAILED', completed_at = now(), leased_until = null, "
+        "error = %(error)s where id = %(run_id)s and status = 'IN_PROGRESS'",
+        {"run_id": context.run_id, "error": Jsonb(lost.as_json())},
+    )
+    row = cursor.execute(SQL["run_status"], {"run_id": context.run_id}).fetchone()
+    if row is None:
+        raise error("CONFIG_INVALID", f"core_warehouse.etl_runs has no row {context.run_id}", service=SERVICE)
+    return row
+
+
+def _lane(row: Mapping[str, Any]) -> dict[str, Any]:
+    source = sources.by_platform(row["platform"])
+    name = row["account_name"] or row["account_id"]
+    return {
+        "run_id": row["run_id"],
+        "source": source.name,
+        "account_id": row["account_id"],
+        "account_name": row["account_name"],
+        "job_type": row["job_type"],
+        "holder": row["holder"],
+        "label": f"{source.name} {name} ({row['account_id']}) {row['job_type'].lower()}",
+    }
+
+
+def _platforms() -> list[str]:
+    return [source.platform for source in sources.REGISTRY]
+
+
+def _check_streams(source: Source, streams: Sequence[str] | None) -> None:
+    known = [stream.name for stream in source.streams]
+    unknown = sorted(set(streams or ()) - set(known))
+    if unknown:
+        raise error(
+            "CONFIG_INVALID",
+            f"{source.name} has no stream {', '.join(unknown)}; it has {', '.join(known)}",
+            service=SERVICE,
+        )
+
+
+def _active_accounts(
+    cursor: psycopg.Cursor[dict[str, Any]], source: Source, *, shop_id: str | None, accounts: Sequence[str] | None
+) -> list[dict[str, Any]]:
+    parameters = {
+        "platform": source.platform,
+        "shop_id": shop_id,
+        "accounts": list(accounts) if accounts else None,
+    }
+    found = cursor.execute(SQL["active_accounts"], parameters).fetchall()
+    named = {row["account_id"] for row in found} | {row["connection_id"] for row in found}
+    unknown = sorted(set(accounts or ()) - named)
+    if unknown:
+        raise error(
+            "CONFIG_NO_ACCOUNT",
+            f"no active account {', '.join(unknown)} of {source.name} in platform_connections",
+            service=SERVICE,
+        )
+    return found
+
+
+def _enqueue(
+    cursor: psycopg.Cursor[dict[str, Any]],
+    account: Mapping[str, Any],
+    platform: str,
+    wish: Mapping[str, Any],
+) -> str:
+    """The id of the account's new run, or of the one that it has in flight."""
+    parameters = {
+        **wish,
+        "shop_id": account["shop_id"],
+        "connection_id": account["connection_id"],
+        "platform": platform,
+        "reserved_for": RESERVATION,
+    }
+    row = cursor.execute(SQL["enqueue_run"], parameters).fetchone()
+    if row is None:
+        row = cursor.execute(SQL["run_in_flight"], {"connection_id": account["connection_id"]}).fetchone()
+    if row is None:
+        # The run in flight ended between the two statements: now there is room.
+        row = cursor.execute(SQL["enqueue_run"], parameters).fetchone()
+    if row is None:
+        raise error("DB_WRITE_ERROR", f"no run could be written for account {account['account_id']}", service=SERVICE)
+    return str(row["run_id"])
+
+
+def _refuse_unsupported(cursor: psycopg.Cursor[dict[str, Any]]) -> None:
+    refusal = error(
+        "SOURCE_NOT_SUPPORTED", f"the sources of this deployment are {', '.join(_platforms())}", service=SERVICE
+    )
+    refusal.task = "claim_runs"
+    cursor.execute(SQL["refuse_unsupported"], {"platforms": _platforms(), "error": Jsonb(refusal.as_json())})
+
+
+def _expand_parents(cursor: psycopg.Cursor[dict[str, Any]], dag_id: str, dag_run_id: str) -> list[str]:
+    """Turns each row without an account into one run per active account of its shop and platform."""
+    members: list[str] = []
+    for parent in cursor.execute(SQL["lock_parents"], {"platforms": _platforms()}).fetchall():
+        source = sources.by_platform(parent["platform"])
+        found = _active_accounts(cursor, source, shop_id=parent["shop_id"], accounts=None)
+        if not found:
+            _fail_parent(cursor, parent, source)
+            continue
+        wish = {name: parent[name] for name in ("job_type", "window_start", "window_end", "streams", "is_dry_run")}
+        origin = {"requested_by": "dashboard", "dag_id": dag_id, "dag_run_id": dag_run_id}
+        for account in found:
+            run_id = _enqueue(cursor, account, source.platform, wish | origin)
+            cursor.execute(SQL["add_member"], {"parent_run_id": parent["run_id"], "run_id": run_id})
+            members.append(run_id)
+        cursor.execute(SQL["start_parent"], {"run_id": parent["run_id"]})
+    return members
+
+
+def _fail_parent(cursor: psycopg.Cursor[dict[str, Any]], parent: Mapping[str, Any], source: Source) -> None:
+    missing = error(
+        "CONFIG_NO_ACCOUNT", f"shop {parent['shop_id']} has no active {source.platform} account", service=SERVICE
+    )
+    missing.task = "claim_runs"
+    cursor.execute(SQL["fail_parent"], {"run_id": parent["run_id"], "error": Jsonb(missing.as_json())})
+
+
+def _fail_exhausted(cursor: psycopg.Cursor[dict[str, Any]]) -> None:
+    lost = error("ATTEMPTS_EXHAUSTED", f"{MAX_ATTEMPTS} workers died on this run", service=SERVICE)
+    lost.task = "claim_runs"
+    parameters = {
+        "max_attempts": MAX_ATTEMPTS,
+        "unleased_after": UNLEASED_AFTER,
+        "error": Jsonb(lost.as_json()),
+    }
+    for row in cursor.execute(SQL["fail_exhausted"], parameters).fetchall():
+        log.error("run %s: %s", row["run_id"], lost)

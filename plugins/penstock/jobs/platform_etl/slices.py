@@ -1,0 +1,351 @@
+"""One slice: page after page into staging, the next page on its way while this one is written."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import datetime as dt
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from penstock.core import windows
+from penstock.core.errors import PenstockError, TooMuchData, UnreadableRecord, error
+from penstock.core.windows import Window
+from penstock.jobs.platform_etl.context import SQL, HeldRun, RunContext, VendorClient, require_lease
+from penstock.sources.stream import Account, Kind, Page, Request, Row, Slice, Stream
+from penstock.warehouse import loader
+from penstock.warehouse.loader import Rejected
+
+log = logging.getLogger(__name__)
+
+BATCH_ROWS = 5_000
+"""Rows written in one transaction: large enough for COPY to pay, small enough to lose little in a crash."""
+
+BATCH_SECONDS = 3.0
+"""A slow vendor's pages are saved at least this often: what a dead worker had in hand is asked for again."""
+
+REPEATED_PAGE_TRIES = 3
+REPORT_POLL_SECONDS = (2.0, 5.0, 10.0, 20.0, 30.0)
+REPORT_TIMEOUT = dt.timedelta(minutes=60)
+REPORT_STALL = dt.timedelta(minutes=15)
+
+
+class Stopped(Exception):
+    """Another slice stopped the run; this one keeps what it has saved."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What was read since the last commit."""
+
+    rows: list[Row] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    pages: int = 0
+    rows_read: int = 0
+    expected: int | None = None
+    flags: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SliceReader:
+    """Reads the slices of one run; `read` may run in several threads at once.
+
+    stop: set when the run ends early; every slice then saves what it has and raises Stopped.
+    """
+
+    context: RunContext
+    held: HeldRun
+    client: VendorClient
+    account: Account
+    stop: threading.Event
+    sleep: Callable[[float], None] = time.sleep
+
+    def read(self, row: Mapping[str, Any]) -> None:
+        """Reads the slice to its end, asking for less when the vendor wants that. Raises the error it cannot mend."""
+        stream = self.context.source.stream(row["stream"])
+        each = Slice(
+            slice_no=row["slice_no"],
+            stream=row["stream"],
+            start=row["window_start"],
+            end=row["window_end"],
+            params=row["params"],
+            page_size=row["page_size"],
+        )
+        token, pages, rows_read = row["next_token"], row["pages"], row["rows_read"] + row["rows_rejected"]
+        restarts = 0
+        while True:
+            try:
+                _SlicePass(self, stream, each, token, pages, rows_read).run()
+                return
+            except TooMuchData as refused:
+                smaller = self._smaller(stream, each, refused)
+                if smaller is None:
+                    return  # its halves are pending slices now
+                each = smaller
+            except PenstockError as cause:
+                if cause.code != "ROWCOUNT_MISMATCH" or restarts:
+                    raise
+                restarts += 1
+            token, pages, rows_read = None, 0, 0
+            self._restart(each)
+
+    def _smaller(self, stream: Stream, each: Slice, refused: TooMuchData) -> Slice | None:
+        """The slice with half the page size, or None after it was split into two windows. Raises when it is minimal."""
+        size = each.page_size or stream.page_size
+        if size > stream.min_page_size:
+            log.info("%s: %s; asking for pages of %s", each.stream, refused, size // 2)
+            return each.with_page_size(max(size // 2, stream.min_page_size))
+        if each.start is None or each.end is None:
+            raise refused
+        halves = windows.halve(Window(each.start, each.end), self.account.zone)
+        if halves is None:
+            raise refused
+        self._split(each, halves)
+        return None
+
+    def _split(self, each: Slice, halves: tuple[Window, Window]) -> None:
+        with self.context.warehouse.transaction() as conn:
+            require_lease(conn.execute(SQL["lock_lease"], self.held.key).fetchone(), self.held)
+            first = conn.execute(SQL["next_slice_no"], self.held.key).fetchone()
+            number = first[0] if first else 0
+            for offset, half in enumerate(halves):
+                parameters = {
+                    "run_id": self.held.lease.row_id,
+                    "slice_no": number + offset,
+                    "parent_slice_no": each.slice_no,
+                    "stream": each.stream,
+                    "params": Jsonb(dict(each.params)),
+                    "window_start": half.start,
+                    "window_end": half.end,
+                    "page_size": each.page_size,
+                }
+                conn.execute(SQL["add_slice"], parameters)
+            self._end(conn, each, "SPLIT")
+        log.info("%s: slice %s split at %s", each.stream, each.slice_no, halves[1].start)
+
+    def _end(self, conn: psycopg.Connection[Any], each: Slice, status: str) -> None:
+        conn.execute(SQL["forget_slice_keys"], self._slice_key(each))
+        conn.execute(SQL["end_slice"], self._slice_key(each) | {"status": status, "error": None})
+
+    def _restart(self, each: Slice) -> None:
+        with self.context.warehouse.transaction() as conn:
+            require_lease(conn.execute(SQL["share_lease"], self.held.key).fetchone(), self.held)
+            conn.execute(SQL["forget_slice_keys"], self._slice_key(each))
+            conn.execute(SQL["restart_slice"], self._slice_key(each) | {"page_size": each.page_size})
+
+    def _slice_key(self, each: Slice) -> dict[str, Any]:
+        return {"run_id": self.held.lease.row_id, "slice_no": each.slice_no}
+
+
+class _SlicePass:
+    """One walk over the pages of a slice, from a given page on."""
+
+    def __init__(
+        self, reader: SliceReader, stream: Stream, each: Slice, token: str | None, pages: int, rows_read: int
+    ) -> None:
+        self._reader = reader
+        self._context = reader.context
+        self._held = reader.held
+        self._client = reader.client
+        self._account = reader.account
+        self._stream = stream
+        self._slice = each
+        self._token = token
+        self._page_no = pages
+        self._rows_read = rows_read
+        self._seen_tokens: set[bytes] = set()
+        self._batch = _Batch()
+        self._saved_at = time.monotonic()
+        self._table = f"{self._context.source.name}_{stream.table}"
+        # The keys of events are not kept: nobody withdraws what has happened, and there are many of them.
+        self._tracks_keys = stream.kind is not Kind.EVENT
+
+    def run(self) -> None:
+        request_page = self._request_page()
+        with concurrent.futures.ThreadPoolExecutor(1, "page") as fetcher:
+            upcoming = fetcher.submit(self._fetch, request_page, self._token)
+            while True:
+                page = upcoming.result()
+                is_last = page.next_token is None
+                if not is_last:
+                    upcoming = fetcher.submit(self._fetch, request_page, page.next_token)
+                self._collect(page)
+                if is_last:
+                    self._check_count()
+                    self._save(None, "DONE")
+                    return
+                if self._is_due():
+                    self._save(page.next_token, "PENDING")
+                if self._reader.stop.is_set():
+                    self._save(page.next_token, "PENDING")
+                    raise Stopped
+
+    def _is_due(self) -> bool:
+        return len(self._batch.rows) >= BATCH_ROWS or time.monotonic() - self._saved_at >= BATCH_SECONDS
+
+    def _request_page(self) -> Callable[[str | None], Request]:
+        """How to ask for a page: at once, or of a report that the vendor works out first."""
+        window_days = (self._slice.end - self._slice.start).days if self._slice.start and self._slice.end else 0
+        report_page = self._context.source.report_page
+        if report_page is None or not self._stream.is_async or window_days <= self._stream.sync_days:
+            return lambda token: self._stream.request(self._account, self._slice, token)
+        remote_id = _Report(self._reader, self._stream, self._slice).ready()
+        return lambda token: report_page(remote_id, self._slice, token)
+
+    def _fetch(self, request_page: Callable[[str | None], Request], token: str | None) -> Page:
+        """The page of this token. A vendor that names the same next page again gets another chance, then an error."""
+        for attempt in range(REPEATED_PAGE_TRIES):
+            request = request_page(token)
+            page = self._stream.parse(self._client.send(request), request)
+            if page.next_token is None or not self._is_repeated(page.next_token, token):
+                self._seen_tokens.add(_digest(token or ""))
+                return page
+            self._reader.sleep(attempt + 1.0)
+        raise error(
+            "RESPONSE_REPEATED_CURSOR",
+            f"{self._stream.name}: page {self._page_no + self._batch.pages} names a page that was read already",
+        )
+
+    def _is_repeated(self, next_token: str, token: str | None) -> bool:
+        return next_token == token or _digest(next_token) in self._seen_tokens
+
+    def _collect(self, page: Page) -> None:
+        batch = self._batch
+        batch.pages += 1
+        batch.rows_read += len(page.records)
+        batch.expected = page.expected if page.expected is not None else batch.expected
+        batch.flags.update(page.flags)
+        to_row, account, append = self._stream.row, self._account, batch.rows.append
+        for record in page.records:
+            try:
+                append(to_row(record, account))
+            except UnreadableRecord as cause:
+                batch.rejected.append(Rejected.of(record, cause))
+
+    def _check_count(self) -> None:
+        expected = self._batch.expected
+        received = self._rows_read + self._batch.rows_read
+        if expected is not None and received < expected:
+            raise error(
+                "ROWCOUNT_MISMATCH",
+                f"{self._stream.name}: the vendor counts {expected} rows and sent {received}",
+            )
+
+    def _save(self, next_token: str | None, status: str) -> None:
+        """Rows, rejected records and the place to go on from, in one transaction that holds the lease."""
+        batch, self._batch = self._batch, _Batch(expected=self._batch.expected)
+        origin: dict[str, Any] = {
+            "run_id": self._held.lease.row_id,
+            "slice_no": self._slice.slice_no,
+            "connection_id": self._held.connection_id,
+        }
+        with self._context.warehouse.transaction() as conn:
+            staged = loader.stage(
+                conn,
+                table=self._table,
+                report_key=self._stream.name,
+                rows=batch.rows,
+                page_no=self._page_no,
+                track_keys=self._tracks_keys,
+                **origin,
+            )
+            rejected = [*batch.rejected, *staged.rejected]
+            loader.reject(conn, source=self._context.source.name, stream=self._stream.name, rejected=rejected, **origin)
+            conn.execute(
+                SQL["save_page"],
+                {
+                    "run_id": self._held.lease.row_id,
+                    "slice_no": self._slice.slice_no,
+                    "next_token": next_token,
+                    "status": status,
+                    "pages": batch.pages,
+                    "rows_read": batch.rows_read - len(rejected),
+                    "rows_written": staged.written,
+                    "rows_rejected": len(rejected),
+                    "rows_expected": batch.expected,
+                    "flags": Jsonb(batch.flags),
+                    "page_size": self._slice.page_size,
+                },
+            )
+            require_lease(conn.execute(SQL["share_lease"], self._held.key).fetchone(), self._held)
+        self._saved_at = time.monotonic()
+        self._page_no += batch.pages
+        self._rows_read += batch.rows_read
+
+
+class _Report:
+    """A report that the vendor works out on its side. Its id is kept in the database: a worker that takes the run
+    over, or asks the same question again, finds the running report instead of starting another."""
+
+    def __init__(self, reader: SliceReader, stream: Stream, each: Slice) -> None:
+        self._reader = reader
+        self._client: Any = reader.client
+        self._warehouse = reader.context.warehouse
+        self._held = reader.held
+        self._slice = each
+        self._stream = stream
+        self._request = stream.request(reader.account, each, None)
+        question = [self._request.method, self._request.path, dict(self._request.params), self._request.body]
+        self._key = {
+            "connection_id": self._held.connection_id,
+            "request_hash": hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest(),
+        }
+
+    def ready(self) -> str:
+        """The id of the finished report. Asks once more when it failed; then raises TooMuchData, so that it splits."""
+        for _ in range(2):
+            remote_id = self._running() or self._submit()
+            if self._finished(remote_id):
+                return remote_id
+        raise TooMuchData("META_REPORT_TIMEOUT", f"{self._stream.name}: the vendor's report failed twice")
+
+    def _running(self) -> str | None:
+        with self._warehouse.connection() as conn:
+            row = conn.execute(SQL["remote_job"], self._key | {"run_id": self._held.lease.row_id}).fetchone()
+        return str(row[0]) if row else None
+
+    def _submit(self) -> str:
+        remote_id: str = self._client.submit_report(self._request)
+        place = {"run_id": self._held.lease.row_id, "slice_no": self._slice.slice_no}
+        with self._warehouse.connection() as conn:
+            conn.execute(SQL["save_remote_job"], self._key | place | {"remote_id": remote_id})
+        log.info("%s: report %s started at the vendor", self._stream.name, remote_id)
+        return remote_id
+
+    def _finished(self, remote_id: str) -> bool:
+        """Waits for the report; False when it failed. Raises TooMuchData when it takes too long or stands still."""
+        polls = 0
+        while True:
+            if self._reader.stop.is_set():
+                raise Stopped
+            status = self._client.poll_report(remote_id)
+            with self._warehouse.connection() as conn:
+                parameters = {
+                    "status": status.state,
+                    "percent": status.percent,
+                    "error": Jsonb(status.error.as_json()) if status.error else None,
+                }
+                row = conn.execute(SQL["update_remote_job"], self._key | parameters).fetchone()
+            if status.state == "COMPLETED":
+                return True
+            if status.state == "FAILED":
+                log.warning("%s: report %s failed: %s", self._stream.name, remote_id, status.error)
+                return False
+            if row is not None and (row[0] > REPORT_TIMEOUT or row[1] > REPORT_STALL):
+                with self._warehouse.connection() as conn:
+                    conn.execute(SQL["forget_remote_job"], self._key)
+                raise TooMuchData("META_REPORT_TIMEOUT", f"{self._stream.name}: report {remote_id} does not finish")
+            self._reader.sleep(REPORT_POLL_SECONDS[min(polls, len(REPORT_POLL_SECONDS) - 1)])
+            polls += 1
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.blake2b(token.encode(), digest_size=8).digest()

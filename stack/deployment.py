@@ -1,0 +1,67 @@
+"""Prepares a deployment whose databases exist already: the init service of `docker-compose.yaml` runs this."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from penstock.warehouse.migrations import migrate
+from stack import accounts, imports, plan, sandbox, settings
+from stack.environment import ADMIN
+from stack.home import PROJECT
+
+SANDBOX_VARIABLE = "PENSTOCK_SANDBOX_URL"
+"""Set, it makes the sandbox stand in for the vendors without credentials; unset, those vendors have none."""
+
+
+ADMINISTRATOR_VARIABLE = "AIRFLOW_ADMIN_PASSWORD"
+
+
+def prepare(say: Callable[[str], None]) -> int:
+    """Airflow's schema, connections, pools and variables; the warehouse's schema; the accounts. Repeatable.
+
+    Raises SettingsError when the environment names no warehouse or no keys.
+    """
+    values = settings.read_environment()
+    decided = plan.make(values)
+    if decided.warehouse_dsn is None:
+        raise settings.SettingsError(f"a deployment needs a warehouse: set {plan.WAREHOUSE_VARIABLES[0]}")
+    vault_keys = values.get("PENSTOCK_ENCRYPTION_KEYS")
+    if not vault_keys:
+        raise settings.SettingsError("a deployment needs PENSTOCK_ENCRYPTION_KEYS (32 bytes in base64)")
+    sandbox_url = values.get(SANDBOX_VARIABLE, "").rstrip("/") or None
+    for line in decided.lines(has_sandbox=sandbox_url is not None):
+        say(line)
+    filled_in = decided.settings_values(
+        warehouse_dsn=decided.warehouse_dsn,
+        vault_keys=vault_keys,
+        sandbox=sandbox.values(decided, sandbox_url) if sandbox_url else None,
+    )
+    filled = settings.load(PROJECT / "airflow_settings.yaml", filled_in, without=decided.given_connections)
+    status = _import(filled, administrator(values))
+    if status:
+        return status
+    say(f"warehouse: {len(migrate(decided.warehouse_dsn))} migrations applied")
+    accounts.register(
+        decided, warehouse_dsn=decided.warehouse_dsn, vault_keys=vault_keys, sandbox_url=sandbox_url, say=say
+    )
+    return 0
+
+
+def _import(filled: settings.Settings, administrator: Sequence[Sequence[str]]) -> int:
+    needed = imports.everything(filled, importlib.metadata.version("apache-airflow"))
+    with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
+        command = needed.command(Path(folder), *administrator)
+        return subprocess.run(command, check=False, cwd=PROJECT).returncode
+
+
+def administrator(values: Mapping[str, str]) -> list[list[str]]:
+    """The command that creates the user `admin`, where the auth manager keeps users; one that exists stays as it is."""
+    password = values.get(ADMINISTRATOR_VARIABLE)
+    if not password or "fab" not in values.get("AIRFLOW__CORE__AUTH_MANAGER", ""):
+        return []
+    who = ["--username", ADMIN, "--firstname", "Penstock", "--lastname", "Admin", "--email", "admin@localhost"]
+    return [["users", "create", *who, "--role", "Admin", "--password", password]]

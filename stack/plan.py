@@ -1,0 +1,212 @@
+"""What of the stack is real and what stands in for it: decided by which credentials the environment has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from stack.settings import SettingsError
+
+WAREHOUSE_VARIABLES = ("WAREHOUSE_URL", "SUPABASE_DB_URL", "DATABASE_URL")
+"""Where a warehouse of one's own is named: our variable first, then those of the old workers."""
+
+LIBPQ_FIELDS = {"host": "host", "port": "port", "user": "login", "password": "password", "dbname": "schema"}
+"""libpq parameter -> field of an Airflow connection; everything else goes into the connection's extra."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vendor:
+    """How a vendor is named in the environment.
+
+    conn_id: Airflow connection, and registry name of the source.
+    platform: value in `platform_connections.platform`; None for a vendor without accounts there.
+    credential: the variable whose presence makes the vendor real.
+    account: the variable with the one account that a deployment may have by environment alone.
+    base_url: the variable that moves the vendor elsewhere; `default_url` is the vendor itself.
+    sandbox_path: where the sandbox serves it.
+    """
+
+    conn_id: str
+    title: str
+    platform: str | None
+    credential: str
+    account: str | None
+    base_url: str
+    default_url: str
+    sandbox_path: str
+
+
+VENDORS = (
+    Vendor(
+        conn_id="meta_ads",
+        title="Meta Ads",
+        platform="META",
+        credential="META_ACCESS_TOKEN",
+        account="META_AD_ACCOUNT_ID",
+        base_url="META_BASE_URL",
+        default_url="https://graph.facebook.com",  # https://developers.facebook.com/docs/graph-api/overview
+        sandbox_path="/meta",
+    ),
+    Vendor(
+        conn_id="ga4",
+        title="Google Analytics 4",
+        platform="GA4",
+        credential="GA4_CREDENTIALS_JSON",
+        account="GA4_PROPERTY_ID",
+        base_url="GA4_BASE_URL",
+        default_url="https://analyticsdata.googleapis.com",  # https://developers.google.com/analytics/devguides/reporting/data/v1/rest
+        sandbox_path="/ga4",
+    ),
+    Vendor(
+        conn_id="klaviyo",
+        title="Klaviyo",
+        platform="KLAVIYO",
+        credential="KLAVIYO_API_KEY",
+        account="KLAVIYO_ACCOUNT_ID",
+        base_url="KLAVIYO_BASE_URL",
+        default_url="https://a.klaviyo.com",  # https://developers.klaviyo.com/en/reference/api_overview
+        sandbox_path="/klaviyo",
+    ),
+    Vendor(
+        conn_id="slack",
+        title="Slack",
+        platform=None,
+        credential="SLACK_BOT_TOKEN",
+        account=None,
+        base_url="SLACK_BASE_URL",
+        default_url="https://slack.com/api/",  # https://docs.slack.dev/apis/web-api/
+        sandbox_path="/slack/api/",
+    ),
+)
+
+
+SLACK = next(vendor for vendor in VENDORS if vendor.conn_id == "slack")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which vendors are real, and where the warehouse is (None: the embedded one)."""
+
+    values: Mapping[str, str]
+    real: tuple[Vendor, ...]
+    sandboxed: tuple[Vendor, ...]
+    warehouse_dsn: str | None
+    warehouse_from: str | None
+
+    @property
+    def given_connections(self) -> frozenset[str]:
+        """Ids of connections that the environment carries in Airflow's own form."""
+        prefix = "AIRFLOW_CONN_"
+        return frozenset(name.removeprefix(prefix).lower() for name in self.values if name.startswith(prefix))
+
+    def lines(self, *, has_sandbox: bool = True) -> list[str]:
+        """What the start says, one line per part."""
+        if self.warehouse_dsn is None:
+            lines = [f"warehouse: embedded Postgres ({WAREHOUSE_VARIABLES[0]} is not set)"]
+        else:
+            lines = [f"warehouse: {_location(self.warehouse_dsn)} (from {self.warehouse_from})"]
+        for vendor in VENDORS:
+            lines.append(f"{vendor.title}: {self._origin(vendor, has_sandbox)}")
+        return lines
+
+    def _origin(self, vendor: Vendor, has_sandbox: bool) -> str:
+        if vendor in self.sandboxed:
+            return f"{'sandbox' if has_sandbox else 'no credentials'} ({vendor.credential} is not set)"
+        if vendor.conn_id in self.given_connections:
+            return f"as AIRFLOW_CONN_{vendor.conn_id.upper()} says"
+        return f"{self.values.get(vendor.base_url) or vendor.default_url} (from {vendor.credential})"
+
+    def settings_values(
+        self, *, warehouse_dsn: str, vault_keys: str, sandbox: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """Values for `airflow_settings.yaml`.
+
+        vault_keys: ours, unless the environment has its own. sandbox: what `sandbox_values` answers, if one runs.
+        """
+        derived = {"PENSTOCK_ENCRYPTION_KEYS": vault_keys, **(sandbox or {})}
+        given = {name: value for name, value in self.values.items() if value}
+        return derived | given | warehouse_values(warehouse_dsn)
+
+
+def sandbox_values(plan: Plan, url: str, credentials: Mapping[str, Any]) -> dict[str, str]:
+    """Where the sandboxed vendors are, and Slack's bot.
+
+    credentials: what the sandbox answers to GET /sandbox/credentials.
+    """
+    values = {vendor.base_url: url + vendor.sandbox_path for vendor in plan.sandboxed}
+    if SLACK in plan.sandboxed:
+        channels = {name: channel_id for channel_id, name in credentials["slack"]["channels"].items()}
+        values[SLACK.credential] = credentials["slack"]["token"]
+        values["PENSTOCK_ALERT_CHANNEL"] = channels["alerts"]
+    return values
+
+
+def make(values: Mapping[str, str]) -> Plan:
+    """Decide. Raises SettingsError when a warehouse is named that cannot be understood."""
+    real = tuple(vendor for vendor in VENDORS if _is_given(vendor, values))
+    dsn, origin = _warehouse(values)
+    return Plan(
+        values=values,
+        real=real,
+        sandboxed=tuple(vendor for vendor in VENDORS if vendor not in real),
+        warehouse_dsn=dsn,
+        warehouse_from=origin,
+    )
+
+
+def warehouse_values(dsn: str) -> dict[str, str]:
+    """WAREHOUSE_HOST and the rest, as `airflow_settings.yaml` names them."""
+    parameters = _parameters(dsn, "the warehouse URL")
+    known = {f"WAREHOUSE_{field.upper()}": parameters.pop(name, "") for name, field in LIBPQ_FIELDS.items()}
+    return known | {"WAREHOUSE_EXTRA": json.dumps(parameters, sort_keys=True) if parameters else ""}
+
+
+def connection_dsn(value: str, name: str) -> str:
+    """A libpq URL from an AIRFLOW_CONN_ variable, which holds a URL or JSON. Raises SettingsError."""
+    if not value.lstrip().startswith("{"):
+        split = urlsplit(value)
+        return make_conninfo(**_parameters(split._replace(scheme="postgresql").geturl(), name))
+    try:
+        fields = json.loads(value)
+        extra = fields.get("extra") or {}
+        options = json.loads(extra) if isinstance(extra, str) else dict(extra)
+    except json.JSONDecodeError as error:
+        raise SettingsError(f"{name} is neither a URL nor JSON: {error.msg}") from error
+    parameters = {parameter: str(fields[field]) for parameter, field in LIBPQ_FIELDS.items() if fields.get(field)}
+    return make_conninfo(**parameters, **{key: str(item) for key, item in options.items() if key.startswith("ssl")})
+
+
+def _is_given(vendor: Vendor, values: Mapping[str, str]) -> bool:
+    return bool(values.get(vendor.credential) or values.get(f"AIRFLOW_CONN_{vendor.conn_id.upper()}"))
+
+
+def _warehouse(values: Mapping[str, str]) -> tuple[str | None, str | None]:
+    given = values.get("AIRFLOW_CONN_WAREHOUSE")
+    if given:
+        return connection_dsn(given, "AIRFLOW_CONN_WAREHOUSE"), "AIRFLOW_CONN_WAREHOUSE"
+    for name in WAREHOUSE_VARIABLES:
+        value = values.get(name)
+        if value:
+            return make_conninfo(**_parameters(value, name)), name
+    return None, None
+
+
+def _parameters(dsn: str, name: str) -> dict[str, str]:
+    try:
+        parameters = conninfo_to_dict(dsn.replace("postgres://", "postgresql://", 1))
+    except ProgrammingError as error:
+        # The error quotes the text, and the text may hold a password.
+        raise SettingsError(f"{name} is not a Postgres URL (postgresql://user:password@host:port/database)") from error
+    return {key: str(value) for key, value in parameters.items() if value is not None}
+
+
+def _location(dsn: str) -> str:
+    parameters = _parameters(dsn, "the warehouse URL")
+    host = parameters.get("host", "localhost")
+    return f"{host}:{parameters.get('port', '5432')}/{parameters.get('dbname', '')}"

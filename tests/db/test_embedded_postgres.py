@@ -1,0 +1,172 @@
+"""The cluster of our own: made once, resumed with its data, never somebody else's, never left behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from stack.postgres import EmbeddedPostgres, PostgresError, free_port
+
+Make = Callable[..., EmbeddedPostgres]
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that any user may enter, unlike pytest's own."""
+    path = tmp_path_factory.mktemp("cluster")
+    for each in (path, path.parent, path.parent.parent):
+        each.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def make(folder: Path) -> Iterator[Make]:
+    made: list[EmbeddedPostgres] = []
+
+    def make_one(name: str = "postgres", **options: Any) -> EmbeddedPostgres:
+        made.append(EmbeddedPostgres(folder / name, **{"durable": False, **options}))
+        return made[-1]
+
+    yield make_one
+    for each in made:
+        each.stop(immediate=True)
+
+
+def ask(dsn: str, statement: str) -> Any:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else None
+
+
+def test_a_second_start_resumes_with_the_data_and_a_running_one_is_taken_as_it_is(make: Make) -> None:
+    first = make(password="s'e@c/r:et%").start()
+    dsn = first.create_database("things")
+    ask(dsn, "create table t (n int)")
+    second = make(password="s'e@c/r:et%").start()
+    assert (second.pid, second.port) == (first.pid, first.port)
+    pid = first.pid
+    second.stop()
+    assert not first.running
+    resumed = make(password="s'e@c/r:et%").start()
+    assert resumed.pid != pid
+    assert ask(resumed.create_database("things"), "select count(*) from t") == [(0,)]
+
+
+def test_a_password_is_asked_for(make: Make) -> None:
+    server = make(password="right").start()
+    wrong = server.dsn().replace("right", "wrong")
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        ask(wrong, "select 1")
+    with pytest.raises(PostgresError, match="refuses us"):
+        make(password="wrong").start()
+
+
+def test_settings_are_those_asked_for(make: Make) -> None:
+    server = make(durable=True, settings={"max_connections": "33", "log_line_prefix": "it's %m "}).start()
+    asked = "select current_setting('fsync'), current_setting('max_connections'), current_setting('log_line_prefix'),"
+    rows = ask(server.dsn(), f"{asked} current_setting('listen_addresses'), current_setting('TimeZone')")
+    assert rows == [("on", "33", "it's %m ", "127.0.0.1", "UTC")]
+
+
+def test_a_throw_away_server_does_not_sync(make: Make) -> None:
+    assert ask(make().start().dsn(), "select current_setting('fsync')") == [("off",)]
+
+
+def test_a_port_that_is_taken_is_an_error_and_nobody_elses_server_is_used(
+    make: Make, postgres_server: EmbeddedPostgres
+) -> None:
+    with pytest.raises(PostgresError, match=f"did not start on port {postgres_server.port}"):
+        make(port=postgres_server.port).start()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PostgresError, match=f"did not start on port {port}"):
+            make("other", port=port).start()
+
+
+def test_a_wanted_port_is_used(make: Make) -> None:
+    port = free_port()
+    assert make(port=port).start().port == port
+
+
+def test_after_kill_9_it_starts_again_with_what_was_committed(make: Make) -> None:
+    server = make(durable=True).start()
+    ask(server.dsn(), "create table t (n int); insert into t values (1)")
+    server.kill()
+    assert not server.running
+    server.start()
+    assert ask(server.dsn(), "select n from t") == [(1,)]
+
+
+def test_processes_that_start_it_at_once_get_one_server(make: Make, folder: Path) -> None:
+    servers = [make() for _ in range(4)]
+    threads = [threading.Thread(target=server.start) for server in servers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({server.pid for server in servers}) == 1
+    assert servers[0].running
+
+
+def test_a_start_that_was_cut_off_leaves_nothing_in_the_way(make: Make, folder: Path) -> None:
+    (folder / "postgres.new").mkdir()
+    (folder / "postgres.new" / "rubbish").write_text("")
+    assert make().start().running
+    assert not (folder / "postgres.new").exists()
+
+
+def test_a_folder_with_something_else_in_it_is_not_touched(make: Make, folder: Path) -> None:
+    (folder / "postgres").mkdir()
+    (folder / "postgres" / "thesis.txt").write_text("do not delete")
+    with pytest.raises(OSError, match="not empty"):
+        make().start()
+    assert (folder / "postgres" / "thesis.txt").read_text() == "do not delete"
+
+
+def test_data_of_another_version_are_refused_with_what_to_do(make: Make, folder: Path) -> None:
+    server = make().start()
+    server.stop()
+    (folder / "postgres" / "PG_VERSION").write_text("9\n")
+    with pytest.raises(PostgresError, match="made by Postgres 9"):
+        server.start()
+
+
+def test_names_of_databases_need_no_care(make: Make) -> None:
+    server = make().start()
+    dsn = server.create_database('odd "name"/?')
+    assert ask(dsn, "select current_database()") == [('odd "name"/?',)]
+    assert server.create_database('odd "name"/?') == dsn
+    server.drop_database('odd "name"/?')
+    with pytest.raises(psycopg.OperationalError, match="does not exist"):
+        ask(dsn, "select 1")
+
+
+def test_before_the_start_there_is_no_port(make: Make) -> None:
+    with pytest.raises(PostgresError, match="call start"):
+        make().dsn()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
+def test_below_a_closed_home_the_data_live_elsewhere_and_it_says_so(make: Make, folder: Path) -> None:
+    home = folder / "home"
+    home.mkdir(mode=0o700)
+    server = make("home/.penstock/postgres").start()
+    assert server.note is not None
+    assert str(server.data_dir) in server.note
+    link = home / ".penstock" / "postgres"
+    assert link.resolve() == server.data_dir
+    ask(server.dsn(), "create table t (n int)")
+    server.stop()
+    resumed = make("home/.penstock/postgres").start()
+    assert ask(resumed.dsn(), "select count(*) from t") == [(0,)]
+    resumed.stop()
+    link.unlink()
+    anew = make("home/.penstock/postgres").start()
+    assert ask(anew.dsn(), "select to_regclass('t')") == [(None,)]

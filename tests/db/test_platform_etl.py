@@ -1,0 +1,359 @@
+"""Whole runs without Airflow: the sandbox over HTTP, real clients, real jobs, a real warehouse."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+
+from penstock.core.errors import PenstockError
+from penstock.jobs import platform_etl
+from penstock.warehouse.session import Warehouse
+from tests.pipeline import Pipeline
+from tests.sandbox_fixture import NOW, Sandbox
+
+VOLATILE = {
+    "run_id",
+    "slice_no",
+    "connection_id",
+    "ingested_at",
+    "loaded_at",
+    "created_at",
+    "updated_at",
+    "first_seen_at",
+    "last_seen_at",
+    "seen",
+    "id",
+}
+REQUEST_ERRORS = [{"vendor": "*", "action": "status", "every": 7, "params": {"status": 429, "retry_after": 1}}]
+
+
+@pytest.fixture
+def pipeline(warehouse: Warehouse, sandbox: Sandbox) -> Pipeline:
+    return Pipeline(warehouse, sandbox.url, now=lambda: sandbox.state.clock.now())
+
+
+def snapshot(pipeline: Pipeline, *schemas: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of the staging tables, facts and dimensions, without what differs from run to run."""
+    columns: dict[str, list[str]] = {}
+    for schema, table, column in pipeline.fetch(
+        "select c.table_schema, c.table_name, c.column_name from information_schema.columns c "
+        "join information_schema.tables t using (table_schema, table_name) "
+        "where t.table_type = 'BASE TABLE' and c.table_schema = any(%(schemas)s) "
+        "and c.table_name not in ('etl_runs', 'sync_cursors') order by c.ordinal_position",
+        schemas=list(schemas) or ["staging_ingest", "core_warehouse"],
+    ):
+        if column not in VOLATILE:
+            columns.setdefault(f"{schema}.{table}", []).append(column)
+    rows = {
+        table: sorted(pipeline.fetch(f"select {', '.join(f'{name}::text' for name in names)} from {table}"), key=str)
+        for table, names in columns.items()
+    }
+    return {table: found for table, found in rows.items() if found}
+
+
+def undisturbed(pipeline: Pipeline, sandbox: Sandbox, source: str) -> dict[str, list[tuple[Any, ...]]]:
+    """The warehouse after a run in which nothing goes wrong; the warehouse is emptied again."""
+    sandbox.faults()
+    for outcome in pipeline.sync(source):
+        assert outcome.status == "SUCCEEDED", outcome.error
+    taken = snapshot(pipeline)
+    tables = ", ".join(taken)
+    with pipeline.warehouse.connection() as conn:
+        conn.execute(f"truncate {tables}, core_warehouse.etl_runs, penstock.stream_cursors cascade")
+        conn.execute("truncate core_warehouse.sync_cursors, penstock.rate_limits, penstock.circuit_breakers")
+    sandbox.state.reset()
+    return taken
+
+
+def cursors(pipeline: Pipeline) -> list[tuple[Any, ...]]:
+    return pipeline.fetch(
+        "select c.account_id, s.stream, s.cursor_at from penstock.stream_cursors s "
+        "join platform_connections c on c.id = s.connection_id order by 1, 2"
+    )
+
+
+@pytest.mark.parametrize(("platform", "source"), [("META", "meta_ads"), ("GA4", "ga4"), ("KLAVIYO", "klaviyo")])
+def test_every_account_arrives_whole_and_agrees_with_the_vendors_totals(
+    pipeline: Pipeline, platform: str, source: str
+) -> None:
+    pipeline.register(account for account in pipeline.accounts(platform) if account["shop_id"] == "aurora")
+    outcomes = pipeline.sync(source)
+    assert [outcome.status for outcome in outcomes] == ["SUCCEEDED"] * len(outcomes)
+    compared = pipeline.fetch(
+        "select count(*), count(vendor_total), sum(abs(difference)) from reporting.reconciliation"
+    )
+    rows, with_total, difference = compared[0]
+    assert rows >= 30
+    assert with_total == rows
+    assert difference == 0
+
+
+def test_a_second_run_of_the_day_writes_no_row(pipeline: Pipeline) -> None:
+    pipeline.register(pipeline.accounts("META")[:1])
+    pipeline.sync("meta_ads")
+    where = "select tableoid::regclass::text, xmin::text, ctid::text from {}"
+    tables = ["core_warehouse.fct_meta_daily", "core_warehouse.dim_ad", "staging_ingest.meta_ads_insights"]
+    before = {table: sorted(pipeline.fetch(where.format(table))) for table in tables}
+    outcome = pipeline.sync("meta_ads")[0]
+    assert outcome.extracted["rows_written"] == 0
+    assert outcome.extracted["rows_read"] > 50
+    assert {table: sorted(pipeline.fetch(where.format(table))) for table in tables} == before
+
+
+def test_one_revoked_token_stops_one_account_and_keeps_its_cursor(pipeline: Pipeline, sandbox: Sandbox) -> None:
+    accounts = pipeline.accounts("META")[:2]
+    pipeline.register(accounts)
+    pipeline.sync("meta_ads")
+    before = cursors(pipeline)
+    revoked, healthy = accounts[0]["account_id"], accounts[1]["account_id"]
+    sandbox.now(NOW + dt.timedelta(days=1))
+    sandbox.state.reset()
+    sandbox.faults({"vendor": "meta", "account": revoked, "action": "expired_token"})
+
+    outcomes = {outcome.lane["account_id"]: outcome for outcome in pipeline.sync("meta_ads")}
+
+    assert outcomes[healthy].status == "SUCCEEDED"
+    assert outcomes[revoked].status == "FAILED"
+    stored = pipeline.fetch(
+        "select r.error->>'code', r.error->>'operator_action', c.state from core_warehouse.etl_runs r "
+        "join platform_connections c on c.id = r.connection_id where r.status = 'FAILED'"
+    )
+    assert [row[0] for row in stored] == ["META_AUTH_ERROR"]
+    assert "token" in stored[0][1]
+    assert stored[0][2] == "NEEDS_RECONNECT"
+    after = cursors(pipeline)
+    assert [row for row in after if row[0] == revoked] == [row for row in before if row[0] == revoked]
+    assert [row for row in after if row[0] == healthy] != [row for row in before if row[0] == healthy]
+    calls = [row for row in sandbox.get("calls")["answers"] if row["account"] == revoked]
+    assert sum(row["count"] for row in calls) <= 2, "no retry storm"
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        pytest.param(
+            [{"vendor": "*", "action": "status", "every": 5, "params": {"status": 429, "retry_after": 1}}],
+            id="429 with Retry-After",
+        ),
+        pytest.param([{"vendor": "*", "action": "status", "every": 6, "params": {"status": 429}}], id="429 without"),
+        pytest.param([{"vendor": "*", "action": "status", "times": 2, "params": {"status": 500}}], id="500"),
+        pytest.param([{"vendor": "*", "action": "truncate", "times": 2}], id="truncated"),
+        pytest.param([{"vendor": "*", "action": "drop", "times": 2}], id="dropped"),
+        pytest.param([{"vendor": "*", "action": "html", "times": 2}], id="HTML"),
+        pytest.param([{"vendor": "*", "action": "duplicate_page", "times": 2}], id="a page twice"),
+        pytest.param([{"vendor": "*", "action": "repeat_cursor", "times": 1}], id="a cursor repeated once"),
+    ],
+)
+def test_passing_faults_leave_the_same_warehouse(
+    pipeline: Pipeline, sandbox: Sandbox, rules: list[dict[str, Any]]
+) -> None:
+    pipeline.register(pipeline.accounts("META")[:1])
+    expected = undisturbed(pipeline, sandbox, "meta_ads")
+    sandbox.faults(*rules)
+    outcome = pipeline.sync("meta_ads")[0]
+    assert outcome.status == "SUCCEEDED", outcome.error
+    assert snapshot(pipeline) == expected
+
+
+@pytest.mark.parametrize(
+    ("action", "code"),
+    [
+        ("new_field", None),
+        ("wrong_type", "WRONG_TYPE"),
+        ("nul_character", "FORBIDDEN_CHARACTER"),
+        ("lone_surrogate", "FORBIDDEN_CHARACTER"),
+        ("missing_id", "MISSING_KEY"),
+    ],
+)
+def test_a_bad_record_is_kept_with_its_reason_and_every_good_one_is_right(
+    pipeline: Pipeline, sandbox: Sandbox, action: str, code: str | None
+) -> None:
+    pipeline.register([a for a in pipeline.accounts("KLAVIYO") if a["shop_id"] == "aurora"][:1])
+    wish = {"streams": ["events", "lists"]}
+    for outcome in pipeline.sync("klaviyo", **wish):
+        assert outcome.status == "SUCCEEDED", outcome.error
+    expected = pipeline.fetch("select record_key, payload->>'id' from staging_ingest.klaviyo_events order by 1")
+    assert len(expected) > 100
+    with pipeline.warehouse.connection() as conn:
+        conn.execute("truncate staging_ingest.klaviyo_events, core_warehouse.fct_klaviyo_event_daily")
+        conn.execute("truncate penstock.stream_cursors")
+    sandbox.faults({"vendor": "klaviyo", "path": "/api/events", "action": action})
+    outcome = pipeline.sync("klaviyo", **wish)[0]
+    assert outcome.status == "SUCCEEDED", outcome.error
+    found = pipeline.fetch("select record_key, payload->>'id' from staging_ingest.klaviyo_events order by 1")
+    assert found == expected
+    rejected = pipeline.fetch(
+        "select distinct reason_code from staging_ingest.rejected_records where stream = 'events'"
+    )
+    assert rejected == ([(code,)] if code else [])
+    counted = pipeline.fetch(
+        "select records_rejected > 0 from core_warehouse.etl_runs order by created_at desc limit 1"
+    )
+    assert counted == [(code is not None,)]
+
+
+def test_all_faults_at_once(pipeline: Pipeline, sandbox: Sandbox) -> None:
+    pipeline.register(pipeline.accounts("META")[:1])
+    expected = undisturbed(pipeline, sandbox, "meta_ads")
+    sandbox.faults(
+        {"vendor": "meta", "action": "status", "every": 9, "params": {"status": 429, "retry_after": 1}},
+        {"vendor": "meta", "action": "status", "times": 1, "after": 2, "params": {"status": 500}},
+        {"vendor": "meta", "action": "truncate", "times": 1, "after": 4},
+        {"vendor": "meta", "action": "drop", "times": 1, "after": 6},
+        {"vendor": "meta", "action": "duplicate_page", "times": 1},
+        {"vendor": "meta", "path": "/campaigns$", "action": "missing_id"},
+        {"vendor": "meta", "path": "/ads$", "action": "nul_character"},
+        {"vendor": "meta", "path": "/adsets$", "action": "wrong_type"},
+    )
+    outcome = pipeline.sync("meta_ads")[0]
+    assert outcome.status == "SUCCEEDED", outcome.error
+    found = snapshot(pipeline)
+    rejected = found.pop("staging_ingest.rejected_records")
+    assert len(rejected) == 3
+    assert found == expected
+
+
+def test_a_quota_stop_puts_the_run_back_and_it_goes_on_where_it_stopped(pipeline: Pipeline, sandbox: Sandbox) -> None:
+    pipeline.register(pipeline.accounts("META")[:1])
+    expected = undisturbed(pipeline, sandbox, "meta_ads")
+    sandbox.faults(
+        {
+            "vendor": "meta",
+            "path": "/insights",
+            "after": 3,
+            "action": "status",
+            "params": {"status": 429, "retry_after": 1800},
+        }
+    )
+    outcome = pipeline.sync("meta_ads")[0]
+    assert outcome.status == "QUEUED"
+    row = pipeline.fetch(
+        "select status, not_before > now() + interval '25 minutes', error->>'code', attempts from core_warehouse.etl_runs"
+    )
+    assert row == [("QUEUED", True, "META_RATE_LIMIT", 0)]
+    done = pipeline.fetch("select count(*) from penstock.slices where status = 'DONE'")[0][0]
+    assert done >= 3
+
+    sandbox.faults()
+    with pipeline.warehouse.connection() as conn:
+        conn.execute("update core_warehouse.etl_runs set not_before = now()")
+        conn.execute("truncate penstock.rate_limits")
+    before = sandbox.answered("meta", status=200)
+    lanes = platform_etl.claim(
+        pipeline.warehouse, source=None, dag_id="queue", dag_run_id="sweep", limit=5, run_ids=None
+    )
+    assert [pipeline.work(lane).status for lane in lanes] == ["SUCCEEDED"]
+    assert snapshot(pipeline) == expected
+    total = pipeline.fetch("select count(*) from penstock.slices")[0][0]
+    assert sandbox.answered("meta", status=200) - before <= total - done + 2, "finished slices are not read again"
+
+
+def test_a_stream_that_fails_leaves_the_run_partial_and_the_cursors_where_they_were(
+    pipeline: Pipeline, sandbox: Sandbox
+) -> None:
+    pipeline.register(pipeline.accounts("GA4")[:1])
+    sandbox.faults({"vendor": "ga4", "path": "batchRunReports", "action": "status", "params": {"status": 500}})
+    outcome = pipeline.sync("ga4")[0]
+    assert outcome.status == "PARTIAL"
+    assert cursors(pipeline) == []
+    loaded = pipeline.fetch("select count(*) from core_warehouse.fct_ga4_daily where report = 'property'")[0][0]
+    assert loaded == 30
+    code = pipeline.fetch("select error->>'code', error->>'first_code' from core_warehouse.etl_runs")
+    assert code == [("SLICES_FAILED", "GA4_TRANSIENT")]
+
+    sandbox.faults()
+    lane = outcome.lane
+    again = pipeline.work(lane)
+    assert again.status == "SUCCEEDED", "clearing the task reads the failed slices and closes the run"
+    assert cursors(pipeline) != []
+
+
+def test_a_row_that_the_vendor_withdrew_disappears(pipeline: Pipeline) -> None:
+    pipeline.register(pipeline.accounts("META")[:1])
+    pipeline.sync("meta_ads")
+    with pipeline.warehouse.connection() as conn:
+        conn.execute(
+            "insert into staging_ingest.meta_ads_insights (run_id, slice_no, connection_id, report_key, record_key, "
+            "record_date, payload, payload_hash) select run_id, slice_no, connection_id, report_key, "
+            "record_key || 'x', record_date, payload || '{\"ad_id\": \"999\"}', payload_hash "
+            "from staging_ingest.meta_ads_insights where report_key = 'insights_ad' and record_date = '2026-11-17' limit 1"
+        )
+        conn.execute("update penstock.stream_cursors set cursor_at = cursor_at - interval '2 days'")
+    ghost = "select count(*) from staging_ingest.meta_ads_insights where payload->>'ad_id' = '999'"
+    assert pipeline.fetch(ghost) == [(1,)]
+    assert pipeline.sync("meta_ads")[0].status == "SUCCEEDED"
+    assert pipeline.fetch(ghost) == [(0,)]
+
+
+def test_a_backfill_moves_no_cursor_and_leaves_other_days_alone(pipeline: Pipeline) -> None:
+    pipeline.register(pipeline.accounts("META")[:1])
+    pipeline.sync("meta_ads")
+    moved = cursors(pipeline)
+    other_days = (
+        "select xmin::text, ctid::text from core_warehouse.fct_meta_daily where date >= '2026-10-20' order by 2"
+    )
+    before = pipeline.fetch(other_days)
+    outcome = pipeline.sync(
+        "meta_ads", job_type="BACKFILL", window_start=dt.date(2026, 8, 3), window_end=dt.date(2026, 8, 10)
+    )[0]
+    assert outcome.status == "SUCCEEDED"
+    assert cursors(pipeline) == moved
+    assert pipeline.fetch(other_days) == before
+    days = pipeline.fetch(
+        "select distinct date from core_warehouse.fct_meta_daily where date < '2026-10-01' order by 1"
+    )
+    assert [row[0] for row in days] == [dt.date(2026, 8, day) for day in range(3, 10)]
+
+
+def test_a_dry_run_says_its_plan_and_writes_nothing(pipeline: Pipeline, sandbox: Sandbox) -> None:
+    pipeline.register(pipeline.accounts("META")[:1])
+    outcome = pipeline.sync("meta_ads", is_dry_run=True)[0]
+    assert outcome.status == "SUCCEEDED"
+    assert sandbox.answered("meta", "insights") == 0
+    assert snapshot(pipeline, "staging_ingest") == {}
+    assert cursors(pipeline) == []
+    plan = pipeline.fetch("select jsonb_array_length(warnings) from core_warehouse.etl_runs")
+    assert plan[0][0] >= 10
+
+
+def test_a_worker_that_lost_its_run_writes_nothing_more(pipeline: Pipeline) -> None:
+    pipeline.register(pipeline.accounts("META")[:1])
+    lane = pipeline.claim("meta_ads", pipeline.enqueue("meta_ads"))[0]
+    client_calls = 0
+
+    def open_client(*arguments: Any) -> Any:
+        """The run is taken over while the first worker reads."""
+        nonlocal client_calls
+        client_calls += 1
+        if client_calls == 1:
+            with pipeline.warehouse.connection() as conn:
+                conn.execute("update core_warehouse.etl_runs set lease_epoch = lease_epoch + 1, leased_by = 'another'")
+        return pipeline.open_client(*arguments)
+
+    with pytest.raises(PenstockError, match="LEASE_LOST"):
+        platform_etl.extract(pipeline.context(lane, open_client=open_client))
+    assert pipeline.fetch("select count(*) from penstock.slices") == [(0,)]
+    assert pipeline.fetch("select status, leased_by from core_warehouse.etl_runs") == [("IN_PROGRESS", "another")]
+
+
+def test_a_vendor_that_is_down_fails_the_try_and_not_the_run(pipeline: Pipeline, sandbox: Sandbox) -> None:
+    pipeline.register(pipeline.accounts("GA4")[:1])
+    lane = pipeline.claim("ga4", pipeline.enqueue("ga4"))[0]
+    sandbox.faults({"vendor": "ga4", "path": "traffic|runReport", "action": "status", "params": {"status": 503}})
+    with pytest.raises(PenstockError, match="GA4_TRANSIENT"):
+        platform_etl.extract(pipeline.context(lane, is_last_try=False))
+    assert pipeline.fetch("select status from core_warehouse.etl_runs") == [("IN_PROGRESS",)]
+    sandbox.faults()
+    with pipeline.warehouse.connection() as conn:
+        conn.execute("truncate penstock.circuit_breakers")
+    assert pipeline.work(lane).status == "SUCCEEDED"
+
+
+def test_credentials_are_stored_encrypted(pipeline: Pipeline) -> None:
+    account = pipeline.accounts("META")[0]
+    pipeline.register([account])
+    stored = pipeline.fetch("select credentials::text from platform_connections")[0][0]
+    assert account["credentials"]["access_token"] not in stored
+    assert '"v1:' in stored

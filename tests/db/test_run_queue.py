@@ -1,0 +1,294 @@
+"""Who reads which account, once: enqueue, claim, rescue, parents."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import uuid
+from typing import Any
+
+import psycopg
+import pytest
+
+from penstock.core.errors import PenstockError
+from penstock.core.lease import MAX_ATTEMPTS
+from penstock.jobs import platform_etl
+from penstock.warehouse.session import Warehouse
+
+
+def add_account(warehouse: Warehouse, platform: str, account_id: str, shop_id: str = "aurora", **columns: Any) -> str:
+    values = {"platform": platform, "account_id": account_id, "shop_id": shop_id, "account_name": account_id, **columns}
+    names = ", ".join(values)
+    places = ", ".join(f"%({name})s" for name in values)
+    with warehouse.connection() as conn:
+        row = conn.execute(
+            f"insert into platform_connections ({names}) values ({places}) returning id::text", values
+        ).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def fetch(warehouse: Warehouse, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    with warehouse.connection() as conn:
+        return conn.execute(query, parameters).fetchall()
+
+
+def execute(warehouse: Warehouse, query: str, **parameters: Any) -> None:
+    with warehouse.connection() as conn:
+        conn.execute(query, parameters)
+
+
+def dashboard_insert(warehouse: Warehouse, platform: str, shop_id: str = "aurora") -> str:
+    """What an old dashboard does."""
+    row = fetch(
+        warehouse,
+        "insert into core_warehouse.etl_runs (shop_id, status, job_type, platform) "
+        "values (%(shop_id)s, 'QUEUED', 'INCREMENTAL', %(platform)s) returning id::text",
+        shop_id=shop_id,
+        platform=platform,
+    )
+    return str(row[0][0])
+
+
+def enqueue(warehouse: Warehouse, source: str = "meta_ads", dag_run_id: str = "run 1", **wish: Any) -> list[str]:
+    defaults: dict[str, Any] = {
+        "window_start": None,
+        "window_end": None,
+        "job_type": "INCREMENTAL",
+        "accounts": None,
+        "streams": None,
+        "is_dry_run": False,
+        "requested_by": "test",
+        "dag_id": "platform_etl__meta_ads",
+    }
+    return platform_etl.enqueue_scheduled(warehouse, source, dag_run_id=dag_run_id, **{**defaults, **wish})
+
+
+def claim(
+    warehouse: Warehouse, dag_run_id: str = "run 1", source: str | None = None, run_ids: list[str] | None = None
+) -> list[dict[str, Any]]:
+    return platform_etl.claim(warehouse, source=source, dag_id="dag", dag_run_id=dag_run_id, limit=50, run_ids=run_ids)
+
+
+def status(warehouse: Warehouse, run_id: str) -> str:
+    return str(fetch(warehouse, "select status from core_warehouse.etl_runs where id = %(id)s", id=run_id)[0][0])
+
+
+def test_a_dashboards_insert_becomes_one_run_per_active_account(warehouse: Warehouse) -> None:
+    first, second = add_account(warehouse, "META", "1"), add_account(warehouse, "META", "2")
+    add_account(warehouse, "META", "3", is_active=False)
+    add_account(warehouse, "META", "4", shop_id="borealis")
+    parent = dashboard_insert(warehouse, "META")
+
+    claimed = claim(warehouse)
+
+    assert sorted(lane["account_id"] for lane in claimed) == ["1", "2"]
+    assert {lane["source"] for lane in claimed} == {"meta_ads"}
+    assert status(warehouse, parent) == "IN_PROGRESS"
+    members = fetch(
+        warehouse,
+        "select r.connection_id::text from penstock.run_members m "
+        "join core_warehouse.etl_runs r on r.id = m.run_id where m.parent_run_id = %(id)s",
+        id=parent,
+    )
+    assert sorted(row[0] for row in members) == sorted([first, second])
+
+
+def test_a_parent_ends_with_the_worst_state_of_its_members(warehouse: Warehouse) -> None:
+    add_account(warehouse, "META", "1")
+    add_account(warehouse, "META", "2")
+    parent = dashboard_insert(warehouse, "META")
+    good, bad = (lane["run_id"] for lane in claim(warehouse))
+    execute(
+        warehouse,
+        "update core_warehouse.etl_runs set status = 'SUCCEEDED', records_synced = 5 where id = %(id)s",
+        id=good,
+    )
+    claim(warehouse, "sweep 1")
+    assert status(warehouse, parent) == "IN_PROGRESS", "one member still works"
+    execute(
+        warehouse,
+        'update core_warehouse.etl_runs set status = \'FAILED\', error = \'{"code": "META_AUTH_ERROR", '
+        '"message": "m", "service": "s", "task": "t"}\' where id = %(id)s',
+        id=bad,
+    )
+    claim(warehouse, "sweep 2")
+    row = fetch(
+        warehouse,
+        "select status, error->>'code', records_synced from core_warehouse.etl_runs where id = %(id)s",
+        id=parent,
+    )
+    assert row == [("FAILED", "META_AUTH_ERROR", 5)]
+
+
+def test_a_shop_without_accounts_is_told_so(warehouse: Warehouse) -> None:
+    parent = dashboard_insert(warehouse, "META", shop_id="nobody")
+    assert claim(warehouse) == []
+    row = fetch(warehouse, "select status, error->>'code' from core_warehouse.etl_runs where id = %(id)s", id=parent)
+    assert row == [("FAILED", "CONFIG_NO_ACCOUNT")]
+
+
+def test_a_platform_without_source_does_not_wait_for_ever(warehouse: Warehouse) -> None:
+    run = dashboard_insert(warehouse, "GOOGLE_ADS")
+    claim(warehouse)
+    row = fetch(warehouse, "select status, error->>'code' from core_warehouse.etl_runs where id = %(id)s", id=run)
+    assert row == [("FAILED", "SOURCE_NOT_SUPPORTED")]
+
+
+def test_a_second_insert_for_a_shop_in_flight_is_refused_as_before(warehouse: Warehouse) -> None:
+    add_account(warehouse, "META", "1")
+    dashboard_insert(warehouse, "META")
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        dashboard_insert(warehouse, "META")
+
+
+def test_eight_claimers_never_get_the_same_run(warehouse: Warehouse) -> None:
+    for number in range(40):
+        add_account(warehouse, "META", str(number))
+    dashboard_insert(warehouse, "META")
+    enqueue(warehouse, "meta_ads")
+    execute(warehouse, "update core_warehouse.etl_runs set not_before = null")
+
+    def take(worker: int) -> list[str]:
+        taken: list[str] = []
+        while lanes := platform_etl.claim(
+            warehouse, source=None, dag_id="dag", dag_run_id=f"{worker}-{len(taken)}", limit=3, run_ids=None
+        ):
+            taken += [lane["run_id"] for lane in lanes]
+        return taken
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        taken = [run_id for runs in pool.map(take, range(8)) for run_id in runs]
+    assert len(taken) == len(set(taken)) == 40
+
+
+def test_runs_are_reserved_for_the_dag_run_that_wrote_them(warehouse: Warehouse) -> None:
+    add_account(warehouse, "META", "1")
+    mine = enqueue(warehouse)
+    assert claim(warehouse, "somebody else") == []
+    assert [lane["run_id"] for lane in claim(warehouse, source="meta_ads", run_ids=mine)] == mine
+
+
+def test_enqueue_and_claim_tried_again_find_the_same_runs(warehouse: Warehouse) -> None:
+    """The task died after its commit, before Airflow knew its result."""
+    add_account(warehouse, "META", "1")
+    mine = enqueue(warehouse)
+    assert enqueue(warehouse) == mine
+    claimed = platform_etl.claim(
+        warehouse, source="meta_ads", dag_id="platform_etl__meta_ads", dag_run_id="run 1", limit=9, run_ids=mine
+    )
+    again = platform_etl.claim(
+        warehouse, source="meta_ads", dag_id="platform_etl__meta_ads", dag_run_id="run 1", limit=9, run_ids=mine
+    )
+    assert [lane["run_id"] for lane in again] == [lane["run_id"] for lane in claimed] == mine
+
+
+def test_an_account_in_flight_keeps_its_run(warehouse: Warehouse) -> None:
+    add_account(warehouse, "META", "1")
+    first = enqueue(warehouse, dag_run_id="run 1")
+    assert enqueue(warehouse, dag_run_id="run 2") == first
+    backfill = enqueue(warehouse, dag_run_id="run 3", job_type="BACKFILL")
+    assert backfill != first, "a backfill runs beside the incremental run"
+
+
+def test_a_run_whose_worker_is_gone_is_claimed_after_its_lease(warehouse: Warehouse) -> None:
+    add_account(warehouse, "META", "1")
+    dashboard_insert(warehouse, "META")
+    run_id = claim(warehouse, "dead worker")[0]["run_id"]
+    assert claim(warehouse, "early sweep") == []
+    execute(
+        warehouse,
+        "update core_warehouse.etl_runs set leased_until = now() - interval '1 second' where id = %(id)s",
+        id=run_id,
+    )
+    rescued = claim(warehouse, "sweep")
+    assert [lane["run_id"] for lane in rescued] == [run_id]
+    row = fetch(warehouse, "select attempts, lease_epoch from core_warehouse.etl_runs where id = %(id)s", id=run_id)
+    assert row == [(2, 2)]
+
+
+def test_an_old_workers_stuck_run_is_rescued(warehouse: Warehouse) -> None:
+    connection_id = add_account(warehouse, "META", "1")
+    execute(
+        warehouse,
+        "insert into core_warehouse.etl_runs (shop_id, status, job_type, platform, connection_id, started_at) "
+        "values ('aurora', 'IN_PROGRESS', 'INCREMENTAL', 'META', %(id)s, now() - interval '2 hours')",
+        id=connection_id,
+    )
+    assert len(claim(warehouse)) == 1
+
+
+def test_a_run_that_kills_its_workers_ends_failed(warehouse: Warehouse) -> None:
+    add_account(warehouse, "META", "1")
+    dashboard_insert(warehouse, "META")
+    run_id = claim(warehouse)[0]["run_id"]
+    execute(
+        warehouse,
+        "update core_warehouse.etl_runs set leased_until = now() - interval '1 second', attempts = %(n)s where id = %(id)s",
+        id=run_id,
+        n=MAX_ATTEMPTS,
+    )
+    assert claim(warehouse, "sweep") == []
+    row = fetch(warehouse, "select status, error->>'code' from core_warehouse.etl_runs where id = %(id)s", id=run_id)
+    assert row == [("FAILED", "ATTEMPTS_EXHAUSTED")]
+
+
+def test_a_quota_stop_is_not_claimed_before_its_reset(warehouse: Warehouse) -> None:
+    add_account(warehouse, "META", "1")
+    dashboard_insert(warehouse, "META")
+    run_id = claim(warehouse)[0]["run_id"]
+    execute(
+        warehouse,
+        "update core_warehouse.etl_runs set status = 'QUEUED', leased_until = null, "
+        "not_before = now() + interval '1 hour' where id = %(id)s",
+        id=run_id,
+    )
+    assert claim(warehouse, "sweep") == []
+    execute(
+        warehouse,
+        "update core_warehouse.etl_runs set not_before = now() - interval '1 second' where id = %(id)s",
+        id=run_id,
+    )
+    assert [lane["run_id"] for lane in claim(warehouse, "sweep 2")] == [run_id]
+
+
+def test_due_accounts_are_enqueued_once(warehouse: Warehouse) -> None:
+    add_account(warehouse, "META", "due")
+    add_account(warehouse, "META", "paused", state="PAUSED")
+    later = add_account(warehouse, "GA4", "later")
+    execute(
+        warehouse,
+        "update platform_connections set next_sync_at = now() + interval '1 hour' where id = %(id)s",
+        id=later,
+    )
+    first = platform_etl.enqueue_due(warehouse, dag_id="platform_etl_queue", dag_run_id="r1")
+    assert len(first) == 1
+    assert platform_etl.enqueue_due(warehouse, dag_id="platform_etl_queue", dag_run_id="r2") == []
+
+
+def test_an_unknown_account_or_stream_is_named(warehouse: Warehouse) -> None:
+    add_account(warehouse, "META", "1")
+    with pytest.raises(PenstockError, match="CONFIG_NO_ACCOUNT.*77"):
+        enqueue(warehouse, accounts=["1", "77"])
+    with pytest.raises(PenstockError, match="CONFIG_INVALID.*insights_adz.*insights_ad"):
+        enqueue(warehouse, streams=["insights_adz"])
+
+
+def test_an_insert_wakes_the_listener_and_a_reserved_run_does_not(warehouse: Warehouse) -> None:
+    add_account(warehouse, "META", "1")
+    with psycopg.connect(warehouse.dsn, autocommit=True) as listener:
+        listener.execute("listen penstock_etl_runs")
+        enqueue(warehouse)
+        assert list(listener.notifies(timeout=0.2)) == []
+        execute(warehouse, "update core_warehouse.etl_runs set status = 'SUCCEEDED'")
+        dashboard_insert(warehouse, "META")
+        assert [note.channel for note in listener.notifies(timeout=2, stop_after=1)] == ["penstock_etl_runs"]
+
+
+def test_a_run_id_that_does_not_exist_is_an_error(warehouse: Warehouse) -> None:
+    from penstock.jobs.platform_etl.context import RunContext  # noqa: PLC0415
+    from penstock.warehouse.vault import Vault  # noqa: PLC0415
+
+    lane = {"run_id": str(uuid.uuid4()), "source": "meta_ads", "holder": "h"}
+    context = RunContext(warehouse, Vault.from_environment({}), lane, open_client=lambda *_: None)  # type: ignore[arg-type,return-value]
+    with pytest.raises(PenstockError, match="has no row"):
+        platform_etl.finish(context)

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from penstock.core import windows
+from penstock.core.windows import DayRange, Window
+
+ZURICH = ZoneInfo("Europe/Zurich")
+KIRITIMATI = ZoneInfo("Pacific/Kiritimati")
+SUNDAY, MONDAY, WEDNESDAY = dt.date(2026, 11, 15), dt.date(2026, 11, 16), dt.date(2026, 11, 18)
+
+
+def day(text: str) -> dt.date:
+    return dt.date.fromisoformat(text)
+
+
+@pytest.mark.parametrize(
+    ("today", "last_success", "expected"),
+    [
+        (WEDNESDAY, None, 3),
+        (WEDNESDAY, WEDNESDAY, 3),
+        (WEDNESDAY, WEDNESDAY - dt.timedelta(days=1), 7),
+        (SUNDAY, SUNDAY - dt.timedelta(days=1), 29),
+        (SUNDAY, SUNDAY, 3),
+        (MONDAY, SUNDAY, 7),
+        (WEDNESDAY, SUNDAY - dt.timedelta(days=1), 29),
+    ],
+    ids=[
+        "no run yet",
+        "second of the day",
+        "first of the day",
+        "first of Sunday",
+        "second of Sunday",
+        "Monday after a run on Sunday",
+        "Sunday was missed",
+    ],
+)
+def test_tier_days(today: dt.date, last_success: dt.date | None, expected: int) -> None:
+    assert windows.tier_days(today, last_success) == expected
+
+
+def test_incremental_without_cursor_reads_thirty_days() -> None:
+    days = windows.incremental_days(today=WEDNESDAY, cursor_day=None, tier=3, includes_today=True)
+    assert days == DayRange(day("2026-10-20"), WEDNESDAY)
+
+
+def test_incremental_reads_again_what_the_vendor_restates() -> None:
+    days = windows.incremental_days(today=WEDNESDAY, cursor_day=WEDNESDAY, tier=7, includes_today=True)
+    assert days == DayRange(day("2026-11-12"), WEDNESDAY)
+
+
+def test_incremental_after_a_pause_starts_before_its_cursor() -> None:
+    days = windows.incremental_days(today=WEDNESDAY, cursor_day=day("2026-11-01"), tier=3, includes_today=True)
+    assert days.first_day == day("2026-10-30")
+
+
+def test_a_source_without_today_ends_yesterday() -> None:
+    days = windows.incremental_days(today=WEDNESDAY, cursor_day=WEDNESDAY, tier=3, includes_today=False)
+    assert days == DayRange(day("2026-11-15"), day("2026-11-17"))
+
+
+def test_a_cursor_in_the_future_still_reads_the_last_days() -> None:
+    days = windows.incremental_days(today=WEDNESDAY, cursor_day=day("2027-01-01"), tier=3, includes_today=True)
+    assert days == DayRange(day("2026-11-16"), WEDNESDAY)
+
+
+@pytest.mark.parametrize("change", ["2026-03-29", "2026-10-25"])
+def test_days_of_23_and_25_hours_are_single_days(change: str) -> None:
+    window = windows.day_window(day(change), day(change), ZURICH)
+    assert window.end - window.start != dt.timedelta(0)
+    assert (window.end.astimezone(dt.UTC) - window.start.astimezone(dt.UTC)) != dt.timedelta(hours=24)
+    assert list(windows.days_of(window, ZURICH)) == [day(change)]
+
+
+def test_cut_covers_the_window_without_overlap_across_dst() -> None:
+    window = windows.day_window(day("2026-10-20"), day("2026-11-02"), ZURICH)
+    parts = list(windows.cut(window, 3, ZURICH))
+    assert parts[0].start == window.start
+    assert parts[-1].end == window.end
+    assert all(left.end == right.start for left, right in itertools.pairwise(parts))
+    seen = [each for part in parts for each in windows.days_of(part, ZURICH)]
+    assert seen == list(windows.days_of(window, ZURICH))
+
+
+def test_cut_without_limit_is_one_part() -> None:
+    window = windows.day_window(day("2026-10-20"), day("2026-11-02"), ZURICH)
+    assert list(windows.cut(window, None, ZURICH)) == [window]
+
+
+def test_halves_meet_at_a_midnight_and_a_single_day_has_none() -> None:
+    window = windows.day_window(day("2026-11-01"), day("2026-11-05"), KIRITIMATI)
+    halves = windows.halve(window, KIRITIMATI)
+    assert halves is not None
+    first, second = halves
+    assert (first.start, second.end) == (window.start, window.end)
+    assert first.end == second.start == windows.midnight(day("2026-11-04"), KIRITIMATI)
+    assert windows.halve(windows.day_window(day("2026-11-01"), day("2026-11-01"), KIRITIMATI), KIRITIMATI) is None
+
+
+def test_the_vendors_retention_clamps_the_start() -> None:
+    days = DayRange(day("2026-01-01"), day("2026-01-31"))
+    assert windows.clamp_start(days, day("2026-01-10")) == DayRange(day("2026-01-10"), day("2026-01-31"))
+    assert windows.clamp_start(days, day("2026-02-10")) is None
+    assert windows.clamp_start(days, None) == days
+
+
+def test_events_start_before_their_cursor_and_end_now() -> None:
+    now = dt.datetime(2026, 11, 18, 12, tzinfo=dt.UTC)
+    window = windows.incremental_events(now=now, cursor_at=now - dt.timedelta(minutes=10), tier=3, zone=ZURICH)
+    assert window == Window(now - dt.timedelta(minutes=70), now)
+
+
+def test_event_cursor_ahead_of_the_clock_never_makes_an_empty_window() -> None:
+    now = dt.datetime(2026, 11, 18, 12, tzinfo=dt.UTC)
+    window = windows.incremental_events(now=now, cursor_at=now + dt.timedelta(days=2), tier=3, zone=ZURICH)
+    assert window.start < window.end == now
+
+
+def test_events_of_the_first_run_of_a_day_go_back_whole_days() -> None:
+    now = dt.datetime(2026, 11, 18, 12, tzinfo=dt.UTC)
+    window = windows.incremental_events(now=now, cursor_at=now, tier=7, zone=ZURICH)
+    assert window.start == windows.midnight(day("2026-11-12"), ZURICH)
+
+
+def test_merged_days_are_ranges() -> None:
+    days = [day("2026-11-03"), day("2026-11-01"), day("2026-11-02"), day("2026-11-05")]
+    assert windows.merge_days(days) == [
+        DayRange(day("2026-11-01"), day("2026-11-03")),
+        DayRange(day("2026-11-05"), day("2026-11-05")),
+    ]
+
+
+def test_an_empty_window_is_refused() -> None:
+    now = dt.datetime(2026, 11, 18, tzinfo=dt.UTC)
+    with pytest.raises(ValueError, match="empty window"):
+        Window(now, now)
