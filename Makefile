@@ -75,6 +75,10 @@ lint: install ## Style, types, import rules, SQL
 test-browser: install ## Use the UI in a real Chromium
 	@$(PYTHON_IN) -m stack.levels browser
 
+.PHONY: test-compose
+test-compose: install ## Run every command of docker-compose.yaml without containers (needs redis-server)
+	@$(PYTHON_IN) -m stack.levels compose
+
 .PHONY: test-contracts
 test-contracts: install ## Check sandbox and requests against the vendors' contracts: CONTRACTS=folder
 	@$(if $(CONTRACTS),,$(error usage: make test-contracts CONTRACTS=folder))

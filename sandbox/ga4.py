@@ -201,8 +201,11 @@ class DataApi:
             "metadata": self._metadata_of(call, account, query, result),
         }
         columns = len(query.dimensions) + len(query.metrics)
-        quota = Quota(self._state, account.account_id).spend(cost(query.days, columns, len(rows)))
-        return without_defaults({**body, "propertyQuota": quota if query.returns_quota else None})
+        quota = Quota(self._state, account.account_id)
+        if ga4_settings(self._state, account.account_id).withholds_below:
+            quota.thresholded()
+        status = quota.spend(cost(query.days, columns, len(rows)))
+        return without_defaults({**body, "propertyQuota": status if query.returns_quota else None})
 
     def _result(self, account: VendorAccount, query: ReportQuery) -> Result:
         """The whole report. Those asked for last are kept, since the pages of one come one after the other."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_ENUMS: Mapping[str, Mapping[int, str]] = {
+ENUMS: Mapping[str, Mapping[int, str]] = {
     "metricAggregations": {0: "METRIC_AGGREGATION_UNSPECIFIED", 1: "TOTAL", 4: "COUNT", 5: "MINIMUM", 6: "MAXIMUM"},
     "orderType": {
         0: "ORDER_TYPE_UNSPECIFIED",
@@ -45,8 +45,8 @@ def normal(value: Any, key: str = "") -> Any:
         return {_camel(str(name)): normal(item, _camel(str(name))) for name, item in value.items()}
     if isinstance(value, list):
         return [normal(item, key) for item in value]
-    if key in _ENUMS and isinstance(value, int):
-        return _ENUMS[key].get(value, str(value))
+    if key in ENUMS and isinstance(value, int):
+        return ENUMS[key].get(value, str(value))
     return value
 
 

@@ -28,7 +28,7 @@ from sandbox.ga4_schema import (
 DATE_RANGE = "dateRange"
 AGGREGATIONS = ("TOTAL", "MINIMUM", "MAXIMUM", "COUNT")
 
-_REQUEST_KEYS = frozenset(
+REQUEST_KEYS = frozenset(
     (
         "property",
         "dimensions",
@@ -123,7 +123,7 @@ def read_report(request: Any, today: dt.date) -> ReportQuery:
     if not isinstance(request, Mapping):
         raise errors.invalid("Invalid JSON payload received. The request must be an object.")
     for name in request:
-        if name not in _REQUEST_KEYS:
+        if name not in REQUEST_KEYS:
             raise errors.unknown_json_field(str(name))
     dimension_names, dimensions = read_dimensions(request.get("dimensions"))
     metric_names, metrics = read_metrics(request.get("metrics"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import datetime as dt
 import itertools
 import uuid
@@ -48,16 +49,25 @@ MESSAGE_METRICS: dict[str, tuple[str, str, str]] = {
 """Metrics of messages, and the columns of MessageDay behind them. Metrics in neither table have no events."""
 
 
+KEPT_DAYS = 6
+"""Days of events held in memory, over all accounts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event before it is written: of a metric, at an instant, of a customer."""
+    """One event before it is written: of a metric, at an instant, of a customer; caused by an order or a message."""
 
-    identity: str
     at: dt.datetime
+    identity: str
     metric: str
     customer: int
-    properties: Object
-    message: Message | None
+    order: Order | None = None
+    message: Message | None = None
+
+    @property
+    def attributed_to(self) -> Message | None:
+        """The message that brought the order."""
+        return self.order.message if self.order is not None else None
 
 
 def profile_id(shop: Shop, customer: int) -> str:
@@ -102,54 +112,39 @@ def day_events(state: State, account: VendorAccount, metric: str, day: dt.date, 
     """The events of the metric on the day."""
     if metric == PLACED_ORDER:
         for order in state.business.told_orders(account.shop, day, as_of):
-            yield _order_event(account, order)
+            yield Event(order.at, order.order_id, metric, order.customer, order=order)
         return
+    days = max(1, (day - FIRST_DAY).days)
     for each in message_counts(state, account, metric, day, as_of):
+        base = digest(metric, each.message.message_id, day)
         for number in range(each.known):
             at = instant_of(account.shop, day, number / each.final)
-            yield _message_event(metric, each.message, day, number, at)
+            place = (base + number) * 7919
+            customer = place % days * CUSTOMERS_PER_DAY + place % 10
+            yield Event(at, f"{base:016x}{number:06x}", metric, customer, message=each.message)
 
 
-def _order_event(account: VendorAccount, order: Order) -> Event:
-    value = order.cents / 100
-    return Event(
-        identity=order.order_id,
-        at=order.at,
-        metric=PLACED_ORDER,
-        customer=order.customer,
-        properties={
+def _properties(account: VendorAccount, event: Event) -> Object:
+    order, message = event.order, event.message
+    if order is not None:
+        return {
             "$event_id": order.order_id,
-            "$value": value,
+            "$value": order.cents / 100,
             "$currency_code": account.shop.currency,
             "OrderId": order.order_id,
             "Items": list(order.items),
             "Item Count": len(order.items),
             "Source Name": "web",
             "Is First Order": order.is_new,
-        },
-        message=order.message,
-    )
-
-
-def _message_event(metric: str, message: Message, day: dt.date, number: int, at: dt.datetime) -> Event:
-    identity = f"{digest(metric, message.message_id, day, number):016x}"
-    place = digest("recipient", message.message_id, number)
-    return Event(
-        identity=identity,
-        at=at,
-        metric=metric,
-        customer=place % max(1, (day - FIRST_DAY).days) * CUSTOMERS_PER_DAY + place % 10,
-        properties={
-            "$event_id": identity,
-            "$message": message.message_id,
-            "$flow": message.flow_id,
-            "Campaign Name": message.name,
-            "Subject": message.name,
-            "Email Domain": "example.com",
-            "Source Name": "klaviyo",
-        },
-        message=None,
-    )
+        }
+    return {
+        "$event_id": event.identity,
+        "$message": message.message_id if message is not None else None,
+        "$flow": message.flow_id if message is not None else None,
+        "Campaign Name": message.name if message is not None else None,
+        "Email Domain": "example.com",
+        "Source Name": "klaviyo",
+    }
 
 
 # GET /api/events ----------------------------------------------------------------------------------------------------
@@ -256,12 +251,26 @@ def _read(
 def _of_day(
     ask: Ask, metrics: Sequence[str], day: dt.date, window: Span, is_descending: bool, profile: str | None
 ) -> list[Event]:
-    shop = ask.account.shop
-    streams = (day_events(ask.state, ask.account, metric, day, ask.as_of) for metric in metrics)
-    found = [each for each in itertools.chain.from_iterable(streams) if window.holds(each.at)]
+    found = _whole_day(ask, metrics, day)
+    first = bisect.bisect_left(found, window.start, key=lambda each: each.at)
+    last = bisect.bisect_left(found, window.end, key=lambda each: each.at)
+    found = found[first:last]
     if profile is not None:
-        found = [each for each in found if profile_id(shop, each.customer) == profile]
-    return sorted(found, key=lambda each: (each.at, each.identity), reverse=is_descending)
+        found = [each for each in found if profile_id(ask.account.shop, each.customer) == profile]
+    return found[::-1] if is_descending else found
+
+
+def _whole_day(ask: Ask, metrics: Sequence[str], day: dt.date) -> list[Event]:
+    """All events of a day in the order of time. The last few days asked for are kept, for their next pages."""
+    kept: dict[str, list[Event]] = ask.state.remembered("klaviyo_events")
+    key = "|".join((ask.account.account_id, day.isoformat(), ask.as_of.isoformat(), *metrics))
+    if key not in kept:
+        streams = (day_events(ask.state, ask.account, metric, day, ask.as_of) for metric in metrics)
+        found = sorted(itertools.chain.from_iterable(streams), key=lambda each: (each.at, each.identity))
+        while len(kept) >= KEPT_DAYS:
+            del kept[next(iter(kept))]
+        kept[key] = found
+    return kept[key]
 
 
 def _has_more(
@@ -283,14 +292,14 @@ def _written(ask: Ask, event: Event) -> Object:
     identity = f"{digest(ask.account.account_id, event.metric, event.identity):016x}"
     attributes = {
         "timestamp": int(event.at.timestamp()),
-        "event_properties": event.properties,
+        "event_properties": _properties(ask.account, event),
         "datetime": text_of(event.at),
         "uuid": str(uuid.UUID(int=int(identity, 16) << 64 | 0x4000_8000_0000_0000)),
     }
     each = obj(ask, "event", "events", identity, attributes)
     profile = {"type": "profile", "id": profile_id(shop, event.customer)}
     metric = {"type": "metric", "id": metric_id(ask.state, ask.account, event.metric)}
-    attributions = [{"type": "attribution", "id": identity}] if event.message is not None else []
+    attributions = [{"type": "attribution", "id": identity}] if event.attributed_to is not None else []
     wants_attributions = "attributions" in ask.includes()
     each["relationships"] = {
         "profile": relation(ask, "events", identity, "profile", profile),
@@ -315,7 +324,7 @@ def _related(ask: Ask, event: Event, wanted: frozenset[str]) -> Iterator[Object]
         yield _metric(ask, event.metric)
     if "profile" in wanted:
         yield _profile(ask, event.customer, event.at)
-    if "attributions" in wanted and event.message is not None:
+    if "attributions" in wanted and event.attributed_to is not None:
         yield _attribution(ask, event)
 
 
@@ -327,7 +336,7 @@ def _metric(ask: Ask, name: str) -> Object:
 
 
 def _attribution(ask: Ask, event: Event) -> Object:
-    message = event.message
+    message = event.attributed_to
     identity = f"{digest(ask.account.account_id, event.metric, event.identity):016x}"
     each: Object = {
         "type": "attribution",

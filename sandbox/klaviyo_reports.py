@@ -200,12 +200,11 @@ def _timeframe(ask: Ask, value: Any) -> tuple[dt.date, dt.date]:
         raise invalid("'timeframe' must hold a key, or start and end.", field_of("timeframe"))
     if "key" in value:
         return _named_timeframe(ask.as_of, str(value["key"]))
-    zone = ask.account.shop.zone
     try:
-        ends = [dt.datetime.fromisoformat(value[name]) for name in ("start", "end")]
+        # "Offset is ignored and the company timezone is used", says the contract.
+        first, last = (dt.datetime.fromisoformat(value[name]).date() for name in ("start", "end"))
     except (KeyError, TypeError, ValueError) as error:
         raise invalid("'timeframe' needs start and end as datetimes.", field_of("timeframe")) from error
-    first, last = (each.astimezone(zone).date() if each.tzinfo else each.date() for each in ends)
     if last < first:
         raise invalid("The timeframe's end is before its start.", field_of("timeframe"))
     return first, last

@@ -366,7 +366,6 @@ class Graph:
         query = self._query(request, account, None)
         run = self._reports.add(
             account,
-            {name: value for name, value in request.params.items() if name != "access_token"},
             self._rows(account, query),
             query,
             meta_settings(self._state, account.account_id).report_polls,

@@ -36,7 +36,6 @@ class ReportRun:
 
     run_id: str
     account: VendorAccount
-    params: dict[str, str]
     rows: list[InsightsRow]
     query: InsightsQuery
     made_at: int
@@ -99,7 +98,6 @@ class Reports:
     def add(
         self,
         account: VendorAccount,
-        params: dict[str, str],
         rows: list[InsightsRow],
         query: InsightsQuery,
         polls_needed: int,
@@ -111,7 +109,7 @@ class Reports:
             number = len(runs)
             run_id = str(10**15 + digest(self._state.seed, "report", account.account_id, number) % 10**14)
             made_at = int(self._state.clock.now().timestamp())
-            run = ReportRun(run_id, account, params, rows, query, made_at, polls_needed)
+            run = ReportRun(run_id, account, rows, query, made_at, polls_needed)
             if fault is not None and fault.action == "report_hangs":
                 run.fate = RUNNING
             elif fault is not None:

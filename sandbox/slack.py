@@ -32,7 +32,7 @@ PER_CHANNEL = (Window(1, 1.0, "per channel"),)
 PER_METHOD = (Window(100, 60.0, "tier 4"),)
 
 CHANNELS: Mapping[str, str] = {
-    "C0ALERTS": "alerts",
+    "C00ALERTS": "alerts",
     "C0REPORTS": "reports",
     "C0ARCHIVED": "old-alerts",
     "C0PRIVATE": "not-invited",
@@ -167,7 +167,7 @@ def _channel_of(arguments: Mapping[str, Any]) -> str | None:
 
 
 def _direct(user: str) -> str:
-    return f"D0{user[2:]}"
+    return f"D00000{user[2:]}"
 
 
 def _post_message(call: Call, arguments: Mapping[str, Any]) -> Response:
@@ -189,7 +189,6 @@ def _post_message(call: Call, arguments: Mapping[str, Any]) -> Response:
         "bot_id": BOT,
         "username": str(arguments.get("username", "sandbox")),
         "team": TEAM_ID,
-        "app_id": "A0SANDBOX",
     }
     for name in ("blocks", "attachments", "metadata", "thread_ts"):
         if name in arguments:

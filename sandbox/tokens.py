@@ -133,8 +133,9 @@ class Tokens:
         return Token(self.client_email, frozenset(scope.split()), now + LIFETIME)
 
     def from_jwt(self, text: str) -> Token | None:
-        """What the service account's own JWT entitles to when it is sent in place of an access token, as Google's client
-        libraries do (https://google.aip.dev/auth/4111): it names scopes, or an API by its audience. None: it is no good.
+        """What the service account's own JWT entitles to when it is sent in place of an access token, as Google's
+        client libraries do (https://google.aip.dev/auth/4111): it names scopes, or an API by its audience. None: it
+        is no good.
         """
         try:
             claims = self._claims(text)

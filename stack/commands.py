@@ -94,6 +94,7 @@ def down(options: argparse.Namespace) -> int:
     """Ask the stack to end, and wait until it has."""
     stack = local_stack()
     if not stack.is_running_elsewhere():
+        stack.end_leftovers()
         print("nothing is running")
         return 0
     pid = private_files.read_json(stack.home.state_file).get("pid")

@@ -22,11 +22,14 @@ POLL_SECONDS = 2.0
 PROGRESS_SECONDS = 10.0
 DEFAULT_LIMIT = 1200.0  # seconds for all DAG runs; PENSTOCK_DEMO_SECONDS changes it
 
+# A waiting run with an error was put back by a quota; one without is reserved for the DAG run that wrote it.
 _WAITING = """
 select
-    count(*) filter (where status = 'QUEUED' and coalesce(not_before, '-infinity') <= now()) as queued,
+    count(*) filter (
+        where status = 'QUEUED' and (coalesce(not_before, '-infinity') <= now() or error is null)
+    ) as queued,
     count(*) filter (where status = 'IN_PROGRESS') as running,
-    count(*) filter (where status = 'QUEUED' and not_before > now()) as later
+    count(*) filter (where status = 'QUEUED' and not_before > now() and error is not null) as later
 from core_warehouse.etl_runs
 where coalesce(completed_at, heartbeat_at, created_at) >= %(since)s or status in ('QUEUED', 'IN_PROGRESS')
 """

@@ -1,6 +1,6 @@
 """`make test` and its parts: one process per level, its time, and a table at the end.
 
-python -m stack.levels [lint | browser | contracts | unit | ...]    default: lint and all tests
+python -m stack.levels [lint | browser | compose | contracts | unit | ...]    default: lint and all tests
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stack import chromium
 from stack.home import PROJECT
 from stack.terminal import complain, end_on_signals, table
 
@@ -54,11 +55,13 @@ TESTS = (
     Level("e2e", _pytest("tests/e2e")),
 )
 BROWSER = Level("browser", _pytest("tests/browser"))
-CONTRACTS = Level("contracts", _pytest("tests/contract"))
+COMPOSE = Level("compose", _pytest("tests/compose"))
+CONTRACTS = Level("contracts", _pytest("tests/contract/vendor"))
 GROUPS: Mapping[str, tuple[Level, ...]] = {
     "all": (LINT, *TESTS),
     "lint": (LINT,),
     "browser": (BROWSER,),
+    "compose": (COMPOSE,),
     "contracts": (CONTRACTS,),
     **{level.name.split(",")[0]: (level,) for level in TESTS},
 }
@@ -96,6 +99,12 @@ def main(arguments: Sequence[str]) -> int:
         complain(f"unknown group {name}: one of {', '.join(GROUPS)}")
         return 2
     end_on_signals()
+    if name == "browser":
+        try:
+            os.environ[chromium.VARIABLE] = chromium.find_or_install(os.environ)
+        except chromium.NoChromium as error:
+            complain(str(error))
+            return 1
     return run(GROUPS[name], _call)
 
 

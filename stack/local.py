@@ -176,19 +176,23 @@ class LocalStack:
                 cluster.start()
         self._write_state(is_ready=True)
 
-    def forget(self) -> None:
-        """Stop what a killed stack has left, and delete the folder with everything in it."""
+    def end_leftovers(self) -> None:
+        """Stop what a stack that was killed has left running, its databases included."""
         self._acquire()
-        self._end_leftovers()
-        self._ports = ports.choose(PORT_NAMES, {})
-        self._make_clusters()
-        for name, cluster in self._clusters.items():
-            cluster.stop()
+        try:
+            self._end_leftovers()
+            self._ports = ports.choose(PORT_NAMES, {})
+            self._make_clusters()
+        finally:
+            self._stop()
+
+    def forget(self) -> None:
+        """Delete the state folder with everything in it."""
+        self.end_leftovers()
+        for name in self._clusters:
             folder = self.home.cluster(name)
             if folder.is_symlink():  # the data are where Postgres' own user can reach them
                 shutil.rmtree(folder.resolve(), ignore_errors=True)
-        self._clusters = {}
-        self._stop()
         shutil.rmtree(self.home.root)
 
     def _acquire(self) -> None:

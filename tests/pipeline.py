@@ -49,7 +49,8 @@ class Pipeline:
 
     def accounts(self, *platforms: str) -> list[dict[str, Any]]:
         listed = requests.get(f"{self.sandbox_url}/sandbox/accounts", timeout=10).json()
-        return [account for account in listed if not platforms or account["platform"] in platforms]
+        wanted = [each for each in listed if not each["account_id"].startswith("BENCH")]
+        return [each for each in wanted if not platforms or each["platform"] in platforms]
 
     def register(self, accounts: Iterable[Mapping[str, Any]]) -> list[str]:
         return [

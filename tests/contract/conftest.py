@@ -19,24 +19,23 @@ VENDOR_TESTS = Path(__file__).parent / "vendor"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--contracts",
-        metavar="FOLDER",
-        default=os.environ.get("CONTRACTS") or None,
-        help="folder with the vendors' machine-readable contracts",
-    )
+    parser.addoption("--contracts", metavar="FOLDER", help="folder with the vendors' machine-readable contracts")
+
+
+def _folder(config: pytest.Config) -> str | None:
+    # The option exists only when pytest was started on this folder; the environment variable always counts.
+    return config.getoption("--contracts", default=None) or os.environ.get("CONTRACTS") or None
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave the vendor tests out when there is no contract to test against."""
-    has_contracts = config.getoption("--contracts", default=os.environ.get("CONTRACTS")) is not None
-    return True if collection_path == VENDOR_TESTS and not has_contracts else None
+    return True if collection_path == VENDOR_TESTS and _folder(config) is None else None
 
 
 @pytest.fixture(scope="session")
 def contracts(pytestconfig: pytest.Config) -> Path:
     """The folder with the vendors' contract files."""
-    folder = Path(pytestconfig.getoption("--contracts")).expanduser().resolve()
+    folder = Path(_folder(pytestconfig) or "").expanduser().resolve()
     if not folder.is_dir():
-        raise pytest.UsageError(f"--contracts: no folder {folder}")
+        raise pytest.UsageError(f"no folder with contracts: {folder}")
     return folder

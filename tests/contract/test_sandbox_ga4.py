@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import datetime as dt
 import json
 from collections.abc import Callable, Iterator
@@ -36,6 +35,7 @@ from googleapiclient.errors import HttpError
 
 from sandbox import settings
 from sandbox.ga4_query import read_report
+from sandbox.ga4_quota import Quota
 from tests.sandbox_fixture import Sandbox
 
 READ = "https://www.googleapis.com/auth/analytics.readonly"
@@ -480,16 +480,14 @@ def test_a_used_up_quota_is_429_until_its_time_comes(sandbox: Sandbox, ga4: Ga4,
 
 
 def test_requests_at_the_same_time_are_limited(sandbox: Sandbox, ga4: Ga4) -> None:
-    set_switch(sandbox, ga4, concurrent_requests=2, extra_rows=4_000)
-    body = {**BODY, "dimensions": names("landingPage")}
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda limit: ga4.post("runReport", {**body, "limit": limit}), range(1, 9)))
-
-    refused = [answer for answer in answers if answer.status_code == 429]
-    assert len(refused) >= 1
-    assert len(answers) - len(refused) >= 2
-    assert "Exhausted concurrent requests quota" in refused[0].json()["error"]["message"]
-    assert ga4.post("runReport", BODY).status_code == 200
+    set_switch(sandbox, ga4, concurrent_requests=1)
+    running = Quota(sandbox.state, ga4.account.account_id)
+    running.enter()
+    with pytest.raises(TooManyRequests, match="Exhausted concurrent requests quota"):
+        ga4.report()
+    assert Ga4(sandbox, "borealis").report().row_count == 1
+    running.leave()
+    assert [ga4.report().row_count for _ in range(3)] == [1, 1, 1]
 
 
 def test_server_errors_use_up_a_budget_of_their_own(sandbox: Sandbox, ga4: Ga4) -> None:
@@ -549,6 +547,8 @@ def test_rows_of_few_people_are_withheld(sandbox: Sandbox, ga4: Ga4) -> None:
     assert response.metadata.subject_to_thresholding
     assert 0 < response.row_count < clean.row_count
     assert min(int(row.metric_values[1].value) for row in response.rows) >= 60
+    quota = ga4.report(return_property_quota=True).property_quota
+    assert quota.potentially_thresholded_requests_per_hour.remaining == 118
 
 
 def test_hidden_metrics_read_as_zero_and_are_named(sandbox: Sandbox, ga4: Ga4) -> None:

@@ -609,6 +609,19 @@ def test_calls_over_the_hard_limit_are_refused_and_counted(sandbox: Sandbox, sdk
     assert Sdk(sandbox, "aurora").get(f"act_{sandbox.account('META', 'aurora').account_id}").status_code == 200
 
 
+def test_switches_are_set_over_http_and_reset_with_the_sandbox(sandbox: Sandbox, sdk: Sdk) -> None:
+    def put(change: dict[str, Any]) -> int:
+        return requests.put(f"{sandbox.url}/sandbox/settings", json=change, timeout=20).status_code
+
+    limit = {"vendor": "meta", "account": sdk.account.account_id, "settings": {"request_limit": 1}}
+    assert put(limit) == 200
+    assert [sdk.get(sdk.node).status_code for _ in range(2)] == [200, 400]
+    assert put({"vendor": "meta", "settings": {"request_limits": 1}}) == 400
+    assert put({"vendor": "myspace", "settings": {}}) == 400
+    sandbox.state.reset()
+    assert [sdk.get(sdk.node).status_code for _ in range(2)] == [200, 200]
+
+
 def test_a_fault_may_carry_any_code(sandbox: Sandbox, sdk: Sdk) -> None:
     expected = {
         4: (400, 4, 1504022),

@@ -40,9 +40,9 @@ def test_a_bad_token_is_refused(sandbox: Sandbox, token: str, error: str) -> Non
 def test_a_message_is_remembered_with_its_blocks(sandbox: Sandbox, client: WebClient) -> None:
     blocks = [{"type": "section", "text": {"type": "mrkdwn", "text": "*failed*"}}]
     answer = client.chat_postMessage(channel="#alerts", text="failed", blocks=blocks)
-    assert answer["channel"] == "C0ALERTS"
+    assert answer["channel"] == "C00ALERTS"
     [message] = sandbox.get("slack/messages")
-    assert (message["channel"], message["text"], message["ts"]) == ("C0ALERTS", "failed", answer["ts"])
+    assert (message["channel"], message["text"], message["ts"]) == ("C00ALERTS", "failed", answer["ts"])
     assert message["blocks"] == blocks
 
 
@@ -52,12 +52,12 @@ def test_a_message_is_remembered_with_its_blocks(sandbox: Sandbox, client: WebCl
         ({"channel": "C0NOWHERE", "text": "x"}, "channel_not_found"),
         ({"channel": "C0ARCHIVED", "text": "x"}, "is_archived"),
         ({"channel": "C0PRIVATE", "text": "x"}, "not_in_channel"),
-        ({"channel": "C0ALERTS", "text": ""}, "no_text"),
-        ({"channel": "C0ALERTS", "text": "x" * 40_001}, "msg_too_long"),
-        ({"channel": "C0ALERTS", "text": "x", "blocks": [{"type": "divider"}] * 51}, "invalid_blocks"),
+        ({"channel": "C00ALERTS", "text": ""}, "no_text"),
+        ({"channel": "C00ALERTS", "text": "x" * 40_001}, "msg_too_long"),
+        ({"channel": "C00ALERTS", "text": "x", "blocks": [{"type": "divider"}] * 51}, "invalid_blocks"),
         (
             {
-                "channel": "C0ALERTS",
+                "channel": "C00ALERTS",
                 "text": "x",
                 "blocks": [{"type": "section", "text": {"type": "mrkdwn", "text": "y" * 3001}}],
             },
@@ -69,16 +69,16 @@ def test_a_message_that_slack_would_refuse_is_refused(
     sandbox: Sandbox, client: WebClient, arguments: dict[str, object], error: str
 ) -> None:
     with pytest.raises(SlackApiError) as raised:
-        client.chat_postMessage(**arguments)
+        client.api_call("chat.postMessage", json=arguments)
     assert refused(raised) == error
     assert sandbox.get("slack/messages") == []
 
 
 def test_a_channel_takes_one_message_a_second(sandbox: Sandbox, client: WebClient) -> None:
-    client.chat_postMessage(channel="C0ALERTS", text="one")
+    client.chat_postMessage(channel="C00ALERTS", text="one")
     client.chat_postMessage(channel="C0REPORTS", text="another channel")
     with pytest.raises(SlackApiError) as raised:
-        client.chat_postMessage(channel="C0ALERTS", text="two")
+        client.chat_postMessage(channel="C00ALERTS", text="two")
     assert refused(raised) == "ratelimited"
     assert (raised.value.response.status_code, raised.value.response.headers["retry-after"]) == (429, "1")
 
@@ -91,7 +91,7 @@ def test_the_sdk_waits_as_long_as_it_is_told(sandbox: Sandbox) -> None:
     )
     began = time.monotonic()
     for text in ("one", "two"):
-        client.chat_postMessage(channel="C0ALERTS", text=text)
+        client.chat_postMessage(channel="C00ALERTS", text=text)
     assert time.monotonic() - began >= 0.95
     assert [each["text"] for each in sandbox.get("slack/messages")] == ["one", "two"]
 
@@ -107,5 +107,5 @@ def test_a_direct_message_is_opened_and_its_history_read(client: WebClient) -> N
 def test_a_server_error_may_be_asked_for(sandbox: Sandbox, client: WebClient) -> None:
     sandbox.faults({"vendor": "slack", "action": "status", "times": 1, "params": {"status": 503}})
     with pytest.raises(SlackApiError) as raised:
-        client.chat_postMessage(channel="C0ALERTS", text="x")
+        client.chat_postMessage(channel="C00ALERTS", text="x")
     assert raised.value.response.status_code == 503

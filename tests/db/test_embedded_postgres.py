@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from stack.postgres import EmbeddedPostgres, PostgresError, free_port
+from stack.postgres import SHARED_STATE, EmbeddedPostgres, PostgresError, free_port
 
 Make = Callable[..., EmbeddedPostgres]
 
@@ -37,6 +38,8 @@ def make(folder: Path) -> Iterator[Make]:
     yield make_one
     for each in made:
         each.stop(immediate=True)
+        if SHARED_STATE in each.data_dir.parents:
+            shutil.rmtree(each.data_dir, ignore_errors=True)
 
 
 def ask(dsn: str, statement: str) -> Any:

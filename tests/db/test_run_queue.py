@@ -12,7 +12,9 @@ import pytest
 from penstock.core.errors import PenstockError
 from penstock.core.lease import MAX_ATTEMPTS
 from penstock.jobs import platform_etl
+from penstock.jobs.platform_etl import RunContext
 from penstock.warehouse.session import Warehouse
+from penstock.warehouse.vault import Vault
 
 
 def add_account(warehouse: Warehouse, platform: str, account_id: str, shop_id: str = "aurora", **columns: Any) -> str:
@@ -267,9 +269,9 @@ def test_due_accounts_are_enqueued_once(warehouse: Warehouse) -> None:
 
 def test_an_unknown_account_or_stream_is_named(warehouse: Warehouse) -> None:
     add_account(warehouse, "META", "1")
-    with pytest.raises(PenstockError, match="CONFIG_NO_ACCOUNT.*77"):
+    with pytest.raises(PenstockError, match=r"CONFIG_NO_ACCOUNT.*77"):
         enqueue(warehouse, accounts=["1", "77"])
-    with pytest.raises(PenstockError, match="CONFIG_INVALID.*insights_adz.*insights_ad"):
+    with pytest.raises(PenstockError, match=r"CONFIG_INVALID.*insights_adz.*insights_ad"):
         enqueue(warehouse, streams=["insights_adz"])
 
 
@@ -285,9 +287,6 @@ def test_an_insert_wakes_the_listener_and_a_reserved_run_does_not(warehouse: War
 
 
 def test_a_run_id_that_does_not_exist_is_an_error(warehouse: Warehouse) -> None:
-    from penstock.jobs.platform_etl.context import RunContext  # noqa: PLC0415
-    from penstock.warehouse.vault import Vault  # noqa: PLC0415
-
     lane = {"run_id": str(uuid.uuid4()), "source": "meta_ads", "holder": "h"}
     context = RunContext(warehouse, Vault.from_environment({}), lane, open_client=lambda *_: None)  # type: ignore[arg-type,return-value]
     with pytest.raises(PenstockError, match="has no row"):

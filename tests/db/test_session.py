@@ -99,6 +99,8 @@ def test_the_shared_connection_commits_although_the_thread_has_a_transaction_ope
 
 def test_a_server_that_starts_late_is_waited_for(postgres_server: EmbeddedPostgres, tmp_path_factory: Any) -> None:
     folder = tmp_path_factory.mktemp("late")
+    for each in (folder, folder.parent, folder.parent.parent):
+        each.chmod(0o711)  # the server's own user must get through
     port = free_port()
     server = EmbeddedPostgres(folder / "postgres", port=port, durable=False)
     starter = threading.Timer(0.3, server.start)

@@ -43,7 +43,7 @@ def test_everything_readable_comes_under_the_newest_key(warehouse: Warehouse) ->
         store(connection, 3, {"access_token": current})
         store(connection, 4, {"access_token": lost})
         store(connection, 5, ["not", "an", "object"])
-        connection.execute("insert into platform_connections (platform, account_id) values ('META', '6')")
+        store(connection, 6, None)
         vault = Vault([NEW, OLD])
         outcome = rotate(connection, vault, batch=2)
         assert (outcome.seen, outcome.rewritten) == (4, 2)

@@ -27,9 +27,9 @@ def airflow_metadata() -> None:
     airflow_home.migrate_metadata()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def dags(airflow_metadata: None) -> Mapping[str, Any]:
-    """Every DAG of the project by id."""
+    """Every DAG of the project by id. Parsed for each test, because `dag.test` leaves its params in the DAG."""
     from airflow.dag_processing.dagbag import DagBag
 
     bag = DagBag(str(airflow_home.PROJECT / "dags"))

@@ -148,22 +148,43 @@ def test_a_passing_fault_is_retried_and_the_second_try_goes_on(
     assert deployment.alerts == []
 
 
-def test_a_quota_puts_the_run_back_and_nothing_is_red(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    from penstock.core.errors import error
-    from penstock.jobs import platform_etl
-
+def test_a_quota_puts_the_run_back_and_nothing_is_red(deployment: Deployment) -> None:
     deployment.register("KLAVIYO")
-
-    def wait(context: Any) -> dict[str, Any]:
-        cause = error("KLAVIYO_DAILY_REPORT_LIMIT", "225 report calls are used up")
-        raise platform_etl.RunWaiting(cause, dt.datetime(2026, 1, 16, tzinfo=dt.UTC))
-
-    monkeypatch.setattr(platform_etl, "extract", wait)
-    ended = deployment.run("platform_etl__klaviyo", logical_date=PAST)
+    limited = {"vendor": "klaviyo", "path": "/api/lists$", "action": "status"}
+    deployment.sandbox.faults({**limited, "params": {"status": 429, "retry_after": 3600}})
+    ended = deployment.run("platform_etl__klaviyo", logical_date=PAST, run_conf={"streams": ["lists"]})
     assert ended.state == "success"
     assert set(ended.tasks["sync_account.extract"]) == {"skipped"}
     assert set(ended.tasks["sync_account.transform"]) == {"skipped"}
+    waiting = deployment.rows(
+        "select status, leased_until, not_before > now() + interval '50 minutes' as is_later "
+        "from core_warehouse.etl_runs"
+    )
+    assert {tuple(run.values()) for run in waiting} == {("QUEUED", None, True)}
     assert deployment.alerts == []
+
+
+def test_a_defect_is_alerted_once_per_run_and_leaves_no_run_open(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from penstock.jobs import platform_etl
+
+    def break_down(context: Any) -> dict[str, Any]:
+        platform_etl.context.begin_stage(context, reopen=True)
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(platform_etl, "extract", break_down)
+    accounts = deployment.register("META")
+    monkeypatch.setattr(deployment.dags["platform_etl__meta_ads"].get_task("sync_account.extract"), "retries", 0)
+    ended = deployment.run("platform_etl__meta_ads", logical_date=PAST)
+    assert ended.state == "failed"
+    assert set(ended.tasks["sync_account.finish"]) == {"failed"}
+    statuses = deployment.rows("select distinct status from core_warehouse.etl_runs")
+    assert statuses == [{"status": "FAILED"}]
+    texts = [alert["text"] for alert in deployment.alerts]
+    assert len(texts) == len(accounts)
+    assert all("*UNKNOWN* in `platform_etl__meta_ads` · `sync_account.extract`" in text for text in texts)
+    assert all("ZeroDivisionError: division by zero" in text for text in texts)
 
 
 def test_without_accounts_the_run_is_green_and_says_nothing(deployment: Deployment) -> None:

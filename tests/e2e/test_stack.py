@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,10 +29,13 @@ COMMAND_SECONDS = 240
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    folder = Home(tmp_path_factory.mktemp("stack") / "home")
-    yield folder
-    run("down", folder)
+def home() -> Iterator[Home]:
+    """Not below pytest's own folder: under root Postgres runs as a user who cannot enter that."""
+    folder = Path(tempfile.mkdtemp(prefix="penstock-stack-"))
+    folder.chmod(0o711)
+    yield Home(folder)
+    run("down", Home(folder))
+    shutil.rmtree(folder)
 
 
 def environment(home: Home) -> dict[str, str]:

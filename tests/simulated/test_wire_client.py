@@ -59,7 +59,7 @@ class Server:
 def say(status: int, body: bytes, **headers: str) -> Reply:
     def reply(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+        for name, value in {"Content-Length": str(len(body)), "Connection": "close", **headers}.items():
             handler.send_header(name, value)
         handler.end_headers()
         handler.wfile.write(body)

@@ -195,6 +195,45 @@ def test_a_run_without_finished_windows_changes_nothing(model: Model) -> None:
     assert versions(model) == before
 
 
+# -- listings ---------------------------------------------------------------------------------------------------
+
+META_OBJECT = {"id": "x1", "account_id": "1", "name": "X", "campaign_id": "c1", "adset_id": "s1"}
+KLAVIYO_OBJECT = {"id": "x1", "attributes": {"name": "X"}}
+LISTINGS = [
+    ("meta", "campaigns", "dim_campaign", META_OBJECT),
+    ("meta", "adsets", "dim_ad_group", META_OBJECT),
+    ("meta", "ads", "dim_ad", META_OBJECT),
+    ("klaviyo", "metrics", "dim_klaviyo_metric", KLAVIYO_OBJECT),
+    ("klaviyo", "lists", "dim_klaviyo_audience", KLAVIYO_OBJECT),
+    ("klaviyo", "segments", "dim_klaviyo_audience", KLAVIYO_OBJECT),
+    ("klaviyo", "flows", "dim_klaviyo_flow", KLAVIYO_OBJECT),
+    ("klaviyo", "campaigns", "dim_klaviyo_message", {**KLAVIYO_OBJECT, "campaign_messages": [{"id": "m1"}]}),
+]
+
+
+@pytest.mark.parametrize(("alias", "stream", "table", "record"), LISTINGS, ids=[listing[1] for listing in LISTINGS])
+def test_only_a_listing_that_was_read_whole_marks_what_it_lacks_as_deleted(
+    model: Model, alias: str, stream: str, table: str, record: dict[str, Any]
+) -> None:
+    def deleted() -> list[bool]:
+        return [row["is_deleted"] for row in model.rows(f"select is_deleted from core_warehouse.{table}")]
+
+    model.stage(alias, stream, [record])
+    model.transform(alias, {stream: None})
+    assert deleted() == [False]
+    before = versions(model)
+    model.transform(alias, {stream: None})
+    assert versions(model) == before
+    model.withdraw(alias, stream)
+    model.transform(alias, {stream: None}, complete=False)
+    assert deleted() == [False]
+    model.transform(alias, {stream: None})
+    assert deleted() == [True]
+    model.stage(alias, stream, [record])
+    model.transform(alias, {stream: None})
+    assert deleted() == [False], "what is listed again is alive again"
+
+
 # -- the numbers ------------------------------------------------------------------------------------------------
 
 

@@ -108,22 +108,28 @@ def test_the_vendors_retention_clamps_the_start() -> None:
     assert windows.clamp_start(days, None) == days
 
 
-def test_events_start_before_their_cursor_and_end_now() -> None:
-    now = dt.datetime(2026, 11, 18, 12, tzinfo=dt.UTC)
-    window = windows.incremental_events(now=now, cursor_at=now - dt.timedelta(minutes=10), tier=3, zone=ZURICH)
-    assert window == Window(now - dt.timedelta(minutes=70), now)
+NOON = dt.datetime(2026, 11, 18, 12, tzinfo=dt.UTC)
 
 
-def test_event_cursor_ahead_of_the_clock_never_makes_an_empty_window() -> None:
-    now = dt.datetime(2026, 11, 18, 12, tzinfo=dt.UTC)
-    window = windows.incremental_events(now=now, cursor_at=now + dt.timedelta(days=2), tier=3, zone=ZURICH)
-    assert window.start < window.end == now
+def test_events_are_read_again_for_as_many_days_as_reports() -> None:
+    window = windows.incremental_events(now=NOON, cursor_at=NOON - dt.timedelta(minutes=10), tier=3, zone=ZURICH)
+    assert window == Window(windows.midnight(day("2026-11-16"), ZURICH), NOON)
 
 
-def test_events_of_the_first_run_of_a_day_go_back_whole_days() -> None:
-    now = dt.datetime(2026, 11, 18, 12, tzinfo=dt.UTC)
-    window = windows.incremental_events(now=now, cursor_at=now, tier=7, zone=ZURICH)
-    assert window.start == windows.midnight(day("2026-11-12"), ZURICH)
+def test_events_after_a_pause_start_before_their_cursor() -> None:
+    cursor_at = NOON - dt.timedelta(days=12)
+    window = windows.incremental_events(now=NOON, cursor_at=cursor_at, tier=3, zone=ZURICH)
+    assert window == Window(cursor_at - windows.EVENT_OVERLAP, NOON)
+
+
+def test_an_event_cursor_ahead_of_the_clock_never_makes_an_empty_window() -> None:
+    window = windows.incremental_events(now=NOON, cursor_at=NOON + dt.timedelta(days=2), tier=3, zone=ZURICH)
+    assert window.start < window.end == NOON
+
+
+def test_events_without_cursor_go_back_thirty_days() -> None:
+    window = windows.incremental_events(now=NOON, cursor_at=None, tier=3, zone=ZURICH)
+    assert window.start == windows.midnight(day("2026-10-20"), ZURICH)
 
 
 def test_merged_days_are_ranges() -> None:

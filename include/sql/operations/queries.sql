@@ -2,21 +2,25 @@
 
 -- name: accounts
 -- One row per account: its health and what to do about it.
-select distinct on (status.connection_id)
-    status.platform,
-    status.account_id,
-    status.account_name,
-    status.health,
-    status.cursor,
-    status.last_success_at,
-    status.next_attempt_at,
-    status.consecutive_failures,
-    status.error_code,
-    status.remedy,
-    status.run_id::text as last_run_id
-from reporting.sync_status as status
-where status.connection_id is not null
-order by status.connection_id asc, status.created_at desc nulls last;
+select latest.*
+from (
+    select distinct on (status.connection_id)
+        status.platform,
+        status.account_id,
+        status.account_name,
+        status.health,
+        status.cursor,
+        status.last_success_at,
+        status.next_attempt_at,
+        status.consecutive_failures,
+        status.error_code,
+        status.remedy,
+        status.run_id::text as last_run_id
+    from reporting.sync_status as status
+    where status.connection_id is not null
+    order by status.connection_id asc, status.created_at desc nulls last
+) as latest
+order by latest.platform, latest.account_name, latest.account_id;
 
 -- name: queue
 -- Runs that wait or are worked on, oldest first.

@@ -282,8 +282,19 @@ where
 select stream, cursor_at from penstock.stream_cursors where connection_id = %(connection_id)s;
 
 -- name: old_cursor
--- What the old worker left: one cursor per shop and platform, a day or a time stamp.
-select cursor_value from core_warehouse.sync_cursors where shop_id = %(shop_id)s and platform = %(platform)s;
+-- What the old worker left: one cursor per shop and platform, a day or a time stamp. Once a run of ours has
+-- succeeded the row is only a mirror, and says nothing of an account that came later.
+select c.cursor_value
+from core_warehouse.sync_cursors as c
+where
+    c.shop_id = %(shop_id)s and c.platform = %(platform)s
+    and not exists (
+        select 1
+        from core_warehouse.etl_runs as r
+        where
+            r.shop_id = c.shop_id and r.platform = c.platform and r.connection_id is not null
+            and r.status = 'SUCCEEDED'
+    );
 
 -- name: move_cursor
 insert into penstock.stream_cursors as c (connection_id, stream, cursor_at, run_id)
@@ -433,8 +444,9 @@ where
 select r.date, r.metric, r.reported, r.vendor_total, r.difference
 from reporting.reconciliation as r
 where
-    r.connection_id = %(connection_id)s and r.difference <> 0
-    and exists (select 1 from run_windows as w where r.date between w.first_day and w.last_day);
+    r.connection_id = %(connection_id)s and r.difference <> 0 and not r.is_provisional
+    and r.date >= (select min(w.first_day) from run_windows as w)
+    and r.date <= (select max(w.last_day) from run_windows as w);
 
 -- name: add_finding
 insert into penstock.quality_results (run_id, check_code, scope, severity, observed, expected, detail)

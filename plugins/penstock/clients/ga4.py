@@ -245,7 +245,7 @@ def service_account(info: Any) -> Any:
     from google.oauth2 import service_account as accounts
 
     try:
-        parsed = json.loads(info) if isinstance(info, str | bytes) else dict(info)
+        parsed = dict(json.loads(info) if isinstance(info, str | bytes) else info)
         return accounts.Credentials.from_service_account_info(parsed, scopes=[SCOPE])
     except (ValueError, TypeError, GoogleAuthError) as failure:
         kind = type(failure).__name__

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 TIMEOUT_S = 15
 DEFAULT_RETRY_AFTER_S = 1.0
 
+NOT_JSON = "Received a response in a non-JSON format"  # how the SDK begins an error of its own making
+
 # Slack's error strings. https://docs.slack.dev/reference/methods/chat.postMessage#errors
 CODES: Mapping[str, str] = {
     **dict.fromkeys(
@@ -105,10 +107,14 @@ class SlackClient:
     def _refusal(self, response: Any) -> PenstockError:
         body = response.data if isinstance(response.data, dict) else {}
         reason = str(body.get("error") or f"HTTP {response.status_code}")
-        code = "SLACK_RATE_LIMIT" if response.status_code == 429 else CODES.get(reason, "SLACK_ERROR")
+        code = CODES.get(reason, "SLACK_ERROR")
+        if response.status_code == 429:
+            code = "SLACK_RATE_LIMIT"
+        elif reason.startswith(NOT_JSON):
+            code = "RESPONSE_NOT_JSON"
         failure = self._failure(code, " ".join(filter(None, (reason, str(body.get("needed") or "")))))
         failure.http_status = response.status_code
-        failure.provider_code = reason
+        failure.provider_code = reason if code != "RESPONSE_NOT_JSON" else None
         failure.retry_after = retry_after_of(response.headers)
         return failure
 

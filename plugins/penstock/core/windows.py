@@ -20,7 +20,7 @@ FIRST_RUN_DAYS = 30
 HISTORICAL_DAYS = 730
 
 EVENT_OVERLAP = dt.timedelta(hours=1)
-"""Events arrive late and clocks differ: an incremental run starts this much before its cursor."""
+"""Clocks differ: an event stream starts at least this much before its cursor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +84,14 @@ def incremental_days(*, today: dt.date, cursor_day: dt.date | None, tier: int, i
 
 
 def incremental_events(*, now: dt.datetime, cursor_at: dt.datetime | None, tier: int, zone: ZoneInfo) -> Window:
-    """The window of an event stream: from a little before its cursor, in the longer tiers from further back."""
+    """The window of an event stream: as many days as daily streams read again, because events are sent late too
+    (an order that a shop reports two days after it was placed), and never later than a little before the cursor."""
     today = now.astimezone(zone).date()
-    if cursor_at is None:
-        return Window(midnight(today - dt.timedelta(days=FIRST_RUN_DAYS - 1), zone), now)
-    start = cursor_at - EVENT_OVERLAP
-    if tier > EVERY_RUN_DAYS:
-        start = min(start, midnight(today - dt.timedelta(days=tier - 1), zone))
-    return Window(min(start, now - EVENT_OVERLAP), now)
+    days = FIRST_RUN_DAYS if cursor_at is None else tier
+    start = midnight(today - dt.timedelta(days=days - 1), zone)
+    if cursor_at is not None:
+        start = min(start, cursor_at - EVENT_OVERLAP)
+    return Window(start, now)
 
 
 def clamp_start(days: DayRange, oldest: dt.date | None) -> DayRange | None:

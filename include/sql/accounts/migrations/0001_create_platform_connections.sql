@@ -3,7 +3,8 @@
 create table if not exists public.platform_connections (
     id uuid primary key default gen_random_uuid(),
     platform varchar(50) not null,
-    credentials jsonb,                    -- {"access_token": "v1:<key id>:<nonce>:<ciphertext>"}; null: the Airflow connection's
+    -- {"access_token": "v1:<key id>:<nonce>:<ciphertext>"}; null: those of the Airflow connection
+    credentials jsonb,
     account_id varchar(255),
     account_name varchar(255),
     is_active boolean default true,

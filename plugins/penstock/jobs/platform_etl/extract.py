@@ -7,6 +7,7 @@ import concurrent.futures
 import datetime as dt
 import logging
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -239,6 +240,35 @@ def _dry_run(context: RunContext, held: HeldRun, client: VendorClient) -> dict[s
     return {"run_id": held.lease.row_id, "slices": len(rows), "requests": client.requests, "is_dry_run": True}
 
 
+def _in_turns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One slice of every stream after the other, so that a slow stream's slices do not fill all threads at once."""
+    seen: Counter[str] = Counter()
+    turns: list[tuple[int, int, dict[str, Any]]] = []
+    for row in rows:
+        turns.append((seen[row["stream"]], row["slice_no"], row))
+        seen[row["stream"]] += 1
+    return [row for _, _, row in sorted(turns, key=lambda turn: turn[:2])]
+
+
+def _stream_of(rows: list[dict[str, Any]], slice_no: int) -> str:
+    return next(str(row["stream"]) for row in rows if row["slice_no"] == slice_no)
+
+
+OUR_OWN_BRAKES = ("RATE_LIMIT_WAIT_TOO_LONG", "CIRCUIT_OPEN")
+
+
+def _most_telling(
+    first: PenstockError, running: Mapping[concurrent.futures.Future[None], Mapping[str, Any]]
+) -> PenstockError:
+    """The vendor's own refusal, where the first error to arrive was only a brake that it made us pull."""
+    if first.code not in OUR_OWN_BRAKES:
+        return first
+    concurrent.futures.wait(running)
+    causes = [future.exception() for future in running]
+    told = [each for each in causes if isinstance(each, RetryableError) and each.code not in OUR_OWN_BRAKES]
+    return told[0] if told else first
+
+
 class _Extraction:
     """The open slices of one run, several at a time; this thread keeps the lease while the others read."""
 
@@ -283,38 +313,39 @@ class _Extraction:
         """Reads these slices; returns the errors of those that failed. Raises what stops the whole run."""
         reader = SliceReader(self._context, self._held, self._client, self._account, self._stop)
         failed: dict[int, PenstockError] = {}
-        refused_streams: set[str] = set()
-        queue = list(rows)
+        refused: dict[str, PenstockError] = {}
+        queue = _in_turns(rows)
+        running: dict[concurrent.futures.Future[None], dict[str, Any]] = {}
         with concurrent.futures.ThreadPoolExecutor(self._context.source.concurrency, "slice") as pool:
-            running: dict[concurrent.futures.Future[None], dict[str, Any]] = {}
             try:
                 while queue or running:
                     while queue and len(running) < self._context.source.concurrency:
                         row = queue.pop(0)
-                        if row["stream"] in refused_streams:
+                        if row["stream"] in refused:
                             # The vendor refused this stream for good: asking for its other days is a storm.
-                            failed[row["slice_no"]] = next(
-                                failed[done["slice_no"]]
-                                for done in rows
-                                if done["stream"] == row["stream"] and done["slice_no"] in failed
-                            )
-                            continue
-                        running[pool.submit(reader.read, row)] = row
-                    done, _ = concurrent.futures.wait(
-                        running, HEARTBEAT.total_seconds(), concurrent.futures.FIRST_COMPLETED
-                    )
-                    self._renew()
-                    for future in done:
-                        row = running.pop(future)
-                        cause = self._outcome(future)
-                        if cause is not None:
-                            failed[row["slice_no"]] = cause
-                            if isinstance(cause, FatalError):
-                                refused_streams.add(row["stream"])
+                            failed[row["slice_no"]] = refused[row["stream"]]
+                        else:
+                            running[pool.submit(reader.read, row)] = row
+                    for slice_no, cause in self._wait(running).items():
+                        failed[slice_no] = cause
+                        if isinstance(cause, FatalError):
+                            refused[_stream_of(rows, slice_no)] = cause
+            except PenstockError as first:
+                self._stop.set()
+                raise _most_telling(first, running) from None
             except BaseException:
                 self._stop.set()
                 raise
         return failed
+
+    def _wait(self, running: dict[concurrent.futures.Future[None], dict[str, Any]]) -> dict[int, PenstockError]:
+        """Keeps the lease until a slice ends; returns the errors of those that failed."""
+        done, _ = concurrent.futures.wait(running, HEARTBEAT.total_seconds(), concurrent.futures.FIRST_COMPLETED)
+        self._renew()
+        outcomes = {running[future]["slice_no"]: self._outcome(future) for future in done}
+        for future in done:
+            del running[future]
+        return {slice_no: cause for slice_no, cause in outcomes.items() if cause is not None}
 
     @staticmethod
     def _outcome(future: concurrent.futures.Future[None]) -> PenstockError | None:

@@ -51,7 +51,7 @@ def plan(source: Source, account: Account, wish: Wish, now: dt.datetime) -> Plan
             if window is None:
                 continue
         for params in stream.variants(account):
-            for part in _parts(stream, window, account):
+            for part in _parts(stream, window, account, now):
                 slices.append(
                     Slice(
                         slice_no=len(slices),
@@ -125,9 +125,14 @@ def _local_day(instant: dt.datetime | None, account: Account) -> dt.date | None:
     return instant.astimezone(account.zone).date() if instant else None
 
 
-def _parts(stream: Stream, window: Window | None, account: Account) -> list[Window | None]:
+def _parts(stream: Stream, window: Window | None, account: Account, now: dt.datetime) -> list[Window | None]:
     if window is None:
         return [None]
+    if stream.is_as_of:
+        # The vendor tells the values of this moment, whatever day is asked: earlier days keep what they were told.
+        today = account.today(now)
+        is_wanted = window.start <= windows.midnight(today, account.zone) < window.end
+        return [windows.day_window(today, today, account.zone)] if is_wanted else []
     return list(windows.cut(window, stream.slice_days, account.zone))
 
 

@@ -192,7 +192,8 @@ class _Load:
         return len(rows)
 
     def _move_cursors(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        now = self._held.started_at
+        # Not the present: what was read before midnight does not complete the day that has ended since.
+        now = min(self._held.started_at, self._context.now())
         by_stream: dict[str, list[Slice]] = defaultdict(list)
         for row in rows:
             by_stream[row["stream"]].append(_as_slice(row))

@@ -1,0 +1,95 @@
+"""`python -m penstock.hooks.check`: every connection and account, with what to do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from penstock.hooks import check
+from penstock.jobs.accounts import register_account
+from penstock.warehouse.session import Warehouse
+from penstock.warehouse.vault import Vault
+from tests.sandbox_fixture import Sandbox
+
+pytestmark = [pytest.mark.dags, pytest.mark.db]
+
+VAULT_KEYS = "33" * 32
+
+
+@pytest.fixture
+def deployment(fresh_database: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("WAREHOUSE_URL", fresh_database)
+    monkeypatch.setenv("PENSTOCK_ENCRYPTION_KEYS", VAULT_KEYS)
+    for conn_id, path in {"meta_ads": "meta", "ga4": "ga4", "klaviyo": "klaviyo"}.items():
+        fields = {"conn_type": conn_id, "host": sandbox.base_url(path)}
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(fields))
+    return fresh_database
+
+
+def register(dsn: str, account: dict[str, Any], **changes: Any) -> None:
+    names = ("platform", "shop_id", "account_id", "account_name", "credentials", "settings")
+    fields = {name: account[name] for name in names} | changes
+    with Warehouse(dsn) as warehouse:
+        vault = Vault.from_environment({"PENSTOCK_ENCRYPTION_KEYS": VAULT_KEYS})
+        register_account(warehouse, vault, time_zone=None, currency=None, **fields)
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return {each["what"]: each for each in found}
+
+
+def test_everything_that_works_is_ok_and_the_exit_code_is_0(
+    deployment: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accounts = [each for each in sandbox.accounts() if each["shop_id"] == "aurora" and each["account_id"] != "BENCH1"]
+    for account in accounts:
+        register(deployment, account)
+    assert check.main(["--json"]) == 0
+    found = lines(capsys)
+    assert all(each["is_ok"] for each in found.values())
+    for account in accounts:
+        assert f"account {account['platform']} {account['account_id']} {account['account_name']}" in found
+    assert "not configured" in found["connection slack"]["text"]
+
+
+def test_a_refused_account_is_named_with_code_and_remedy_and_the_exit_code_is_1(
+    deployment: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account = next(each for each in sandbox.accounts() if each["platform"] == "KLAVIYO")
+    register(deployment, account, credentials={"api_key": "pk_revoked_long_ago"})
+    assert check.main(["--json"]) == 1
+    finding = lines(capsys)[f"account KLAVIYO {account['account_id']} {account['account_name']}"]
+    assert finding["text"].startswith("KLAVIYO_AUTH_ERROR:")
+    assert "What to do: Create a new private API key" in finding["text"]
+    assert "pk_revoked_long_ago" not in finding["text"]
+
+
+def test_a_shared_credential_is_tried_at_once_where_it_needs_no_account(
+    deployment: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields = {"conn_type": "klaviyo", "host": sandbox.base_url("klaviyo"), "password": "pk_wrong_from_the_start"}
+    monkeypatch.setenv("AIRFLOW_CONN_KLAVIYO", json.dumps(fields))
+    assert check.main(["--json"]) == 1
+    assert lines(capsys)["connection klaviyo"]["text"].startswith("KLAVIYO_AUTH_ERROR:")
+
+
+def test_a_warehouse_that_is_away_is_one_finding_and_the_vendors_are_still_tried(
+    deployment: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WAREHOUSE_URL", "postgresql://nobody:secret-password@nowhere.invalid:5432/none")
+    assert check.main(["--json"]) == 1
+    found = lines(capsys)
+    assert found["connection warehouse"]["text"].startswith("DB_UNAVAILABLE:")
+    assert "secret-password" not in found["connection warehouse"]["text"]
+    assert "connection meta_ads" in found
+
+
+def test_a_database_without_our_tables_says_that_the_migration_is_pending(
+    deployment: str, empty_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WAREHOUSE_URL", empty_database)
+    assert check.main(["--json"]) == 1
+    assert lines(capsys)["accounts"]["text"].startswith("MIGRATION_PENDING:")
