@@ -42,7 +42,7 @@ install_everything() {
     local uv_pin
     uv_pin="$(grep -E '^uv==[^ ;]+' requirements.txt | cut -d' ' -f1)"
     if pip install "$uv_pin" &&
-        VIRTUAL_ENV="$PWD/$venv" "$venv/bin/python" -m uv pip install --quiet --python "$venv/bin/python" --requirements requirements.txt; then
+        "$venv/bin/python" -m uv pip install --quiet --python "$venv/bin/python" --requirements requirements.txt; then
         return
     fi
     echo "uv is not to be had or failed: pip installs instead, which takes some minutes" >&2

@@ -172,13 +172,13 @@ class EmbeddedPostgres:
         self._run("pg_ctl", "-D", str(self.data_dir), "-m", mode, "-w", "-t", str(START_SECONDS), "stop")
 
     def kill(self) -> None:
-        """`kill -9` of the server, for tests of what follows. Its children notice and end by themselves."""
+        """`kill -9` of the server, for tests of what follows. Returns when its children have noticed and ended."""
         pid = self.pid
         if pid is None:
             return
         os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + START_SECONDS
-        while self.running and time.monotonic() < deadline:
+        while (self.running or _works_in(self.data_dir)) and time.monotonic() < deadline:
             time.sleep(0.02)
 
     def create_database(self, name: str, template: str | None = None) -> str:
@@ -361,7 +361,7 @@ class EmbeddedPostgres:
         elif self.data_dir.exists():
             self.data_dir.rmdir()
         # A new name each time: the link is the only way in, so that deleting it means beginning anew.
-        place = SHARED_STATE / "postgres" / f"{self.data_dir.name}-{secrets.token_hex(4)}"
+        place = SHARED_STATE / "postgres" / f"{self.data_dir.name}-{secrets.token_hex(4)}" / "data"
         _make_reachable_folder(place.parent)
         place.mkdir(mode=0o700)
         self._give(place)

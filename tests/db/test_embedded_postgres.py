@@ -39,7 +39,7 @@ def make(folder: Path) -> Iterator[Make]:
     for each in made:
         each.stop(immediate=True)
         if SHARED_STATE in each.data_dir.parents:
-            shutil.rmtree(each.data_dir, ignore_errors=True)
+            shutil.rmtree(each.data_dir.parent, ignore_errors=True)
 
 
 def ask(dsn: str, statement: str) -> Any:

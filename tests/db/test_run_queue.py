@@ -60,7 +60,7 @@ def enqueue(warehouse: Warehouse, source: str = "meta_ads", dag_run_id: str = "r
         "streams": None,
         "is_dry_run": False,
         "requested_by": "test",
-        "dag_id": "platform_etl__meta_ads",
+        "dag_id": "dag",
     }
     return platform_etl.enqueue_scheduled(warehouse, source, dag_run_id=dag_run_id, **{**defaults, **wish})
 
@@ -175,12 +175,8 @@ def test_enqueue_and_claim_tried_again_find_the_same_runs(warehouse: Warehouse) 
     add_account(warehouse, "META", "1")
     mine = enqueue(warehouse)
     assert enqueue(warehouse) == mine
-    claimed = platform_etl.claim(
-        warehouse, source="meta_ads", dag_id="platform_etl__meta_ads", dag_run_id="run 1", limit=9, run_ids=mine
-    )
-    again = platform_etl.claim(
-        warehouse, source="meta_ads", dag_id="platform_etl__meta_ads", dag_run_id="run 1", limit=9, run_ids=mine
-    )
+    claimed = platform_etl.claim(warehouse, source="meta_ads", dag_id="dag", dag_run_id="run 1", limit=9, run_ids=mine)
+    again = platform_etl.claim(warehouse, source="meta_ads", dag_id="dag", dag_run_id="run 1", limit=9, run_ids=mine)
     assert [lane["run_id"] for lane in again] == [lane["run_id"] for lane in claimed] == mine
 
 
@@ -205,7 +201,7 @@ def test_a_run_whose_worker_is_gone_is_claimed_after_its_lease(warehouse: Wareho
     rescued = claim(warehouse, "sweep")
     assert [lane["run_id"] for lane in rescued] == [run_id]
     row = fetch(warehouse, "select attempts, lease_epoch from core_warehouse.etl_runs where id = %(id)s", id=run_id)
-    assert row == [(2, 2)]
+    assert row == [(0, 2)], "an attempt counts when its work begins"
 
 
 def test_an_old_workers_stuck_run_is_rescued(warehouse: Warehouse) -> None:
@@ -240,7 +236,7 @@ def test_a_quota_stop_is_not_claimed_before_its_reset(warehouse: Warehouse) -> N
     run_id = claim(warehouse)[0]["run_id"]
     execute(
         warehouse,
-        "update core_warehouse.etl_runs set status = 'QUEUED', leased_until = null, "
+        "update core_warehouse.etl_runs set status = 'QUEUED', leased_until = null, attempts = 1, "
         "not_before = now() + interval '1 hour' where id = %(id)s",
         id=run_id,
     )

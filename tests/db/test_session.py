@@ -103,16 +103,22 @@ def test_a_server_that_starts_late_is_waited_for(postgres_server: EmbeddedPostgr
         each.chmod(0o711)  # the server's own user must get through
     port = free_port()
     server = EmbeddedPostgres(folder / "postgres", port=port, durable=False)
-    starter = threading.Timer(0.3, server.start)
-    starter.start()
+
+    def start_soon() -> threading.Timer:
+        timer = threading.Timer(0.3, server.start)
+        timer.start()
+        return timer
+
     try:
         with Warehouse(f"postgresql://penstock@127.0.0.1:{port}/postgres", patience=30) as warehouse:
+            starter = start_soon()
             assert pid(warehouse) > 0
+            starter.join()
             server.kill()
-            threading.Timer(0.3, server.start).start()
+            starter = start_soon()
             assert pid(warehouse) > 0
+            starter.join()
     finally:
-        starter.join()
         server.stop(immediate=True)
 
 

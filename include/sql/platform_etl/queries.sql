@@ -136,7 +136,11 @@ with candidates as (
         and (
             (
                 r.status = 'QUEUED'
-                and (coalesce(r.not_before, '-infinity') <= now() or r.id = any(%(run_ids)s::uuid []))
+                and (
+                    coalesce(r.not_before, '-infinity') <= now()
+                    -- reserved for this DAG run; a run that waits for a quota has been tried before
+                    or (r.dag_id = %(dag_id)s and r.dag_run_id = %(dag_run_id)s and r.attempts = 0)
+                )
             )
             or (
                 r.status = 'IN_PROGRESS'
@@ -156,7 +160,7 @@ claimed as (
     set
         status = 'IN_PROGRESS', started_at = coalesce(r.started_at, now()), heartbeat_at = now(),
         leased_until = now() + %(lease)s, leased_by = %(holder)s || '/' || r.id, lease_epoch = r.lease_epoch + 1,
-        attempts = r.attempts + 1, not_before = null,
+        not_before = null,
         dag_id = %(dag_id)s, dag_run_id = %(dag_run_id)s
     from candidates as c
     where r.id = c.id
@@ -175,12 +179,13 @@ order by r.priority, r.created_at;
 update core_warehouse.etl_runs
 set
     lease_epoch = lease_epoch + 1, leased_by = %(holder)s, leased_until = now() + %(lease)s,
-    heartbeat_at = now(), status = 'IN_PROGRESS', completed_at = null, error = null
+    heartbeat_at = now(), status = 'IN_PROGRESS', completed_at = null, error = null,
+    attempts = attempts + %(counted)s
 where
     id = %(run_id)s
     and (
         (status = 'IN_PROGRESS' and (leased_by = %(holder)s or leased_until < now()))
-        or (%(reopen)s and status in ('SUCCEEDED', 'PARTIAL', 'FAILED') and leased_by = %(holder)s)
+        or (status in ('SUCCEEDED', 'PARTIAL', 'FAILED') and leased_by = %(holder)s)
     )
 returning
     lease_epoch, shop_id, platform, job_type, connection_id::text as connection_id, window_start, window_end,
@@ -214,8 +219,8 @@ for no key update;
 -- A quota stops the run: it waits in the queue until the vendor's reset, and that is no failure.
 update core_warehouse.etl_runs
 set
-    status = 'QUEUED', not_before = %(not_before)s, leased_until = null, error = %(error)s,
-    attempts = attempts - 1, api_calls = api_calls + %(api_calls)s
+    status = 'QUEUED', not_before = now() + %(delay)s, leased_until = null, error = %(error)s,
+    attempts = greatest(attempts - 1, 1), api_calls = api_calls + %(api_calls)s
 where id = %(run_id)s and lease_epoch = %(epoch)s and status = 'IN_PROGRESS'
 returning 1 as held;
 

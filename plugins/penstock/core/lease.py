@@ -14,13 +14,16 @@ from dataclasses import dataclass
 LEASE = dt.timedelta(minutes=5)
 """Far longer than a healthy worker is silent: it renews every `HEARTBEAT`, and no HTTP call lasts over a minute."""
 
+CLAIM_LEASE = dt.timedelta(minutes=30)
+"""From the claim to the first stage: lanes wait for a slot in a pool while nobody renews."""
+
 HEARTBEAT = dt.timedelta(seconds=15)
 
 RESERVATION = dt.timedelta(minutes=2)
 """How long a run waits for the DAG run that enqueued it before any other claims it."""
 
 MAX_ATTEMPTS = 5
-"""Claims of one run before it counts as a killer of workers and fails."""
+"""Starts of one run before it counts as a killer of workers and fails."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,17 +117,17 @@ class HeldRun:
         return {"run_id": self.lease.row_id, "epoch": self.lease.epoch}
 
 
-def begin_stage(context: RunContext, *, reopen: bool) -> HeldRun:
+def begin_stage(context: RunContext, *, is_first: bool) -> HeldRun:
     """Takes the run for one stage, under a new epoch that fences whoever had it before.
 
-    `reopen`: a run that has ended may start again, because a person cleared its task. Raises LEASE_LOST when
-    somebody else works on the run, or on another run of the same account.
+    A run that has ended starts again when its task is cleared by a person. `is_first`: the stage that counts as an
+    attempt. Raises LEASE_LOST when somebody else works on the run, or on another run of the same account.
     """
     parameters = {
         "run_id": context.run_id,
         "holder": context.run["holder"],
         "lease": LEASE,
-        "reopen": reopen,
+        "counted": int(is_first),
     }
     try:
         with context.warehouse.connection() as conn:

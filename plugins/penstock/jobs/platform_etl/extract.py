@@ -54,7 +54,7 @@ def extract(context: RunContext) -> dict[str, Any]:
     Returns counts for the task's XCom. Raises RunWaiting when a quota put the run back, the run's own error when
     nothing could be read or nobody may go on, and a retryable error while the task has tries left.
     """
-    held = begin_stage(context, reopen=True)
+    held = begin_stage(context, is_first=True)
     client: VendorClient | None = None
     calls = CallCounter()
     try:
@@ -108,12 +108,14 @@ def _give_up_or_retry(context: RunContext, held: HeldRun, cause: PenstockError, 
 
 
 def _put_back(context: RunContext, held: HeldRun, cause: PenstockError, api_calls: int) -> RunWaiting:
+    """Back into the queue until the vendor's reset, told as a delay: the database's clock decides when it is over."""
     now = context.now()
-    not_before = cause.resets_at or now + dt.timedelta(seconds=cause.retry_after or 60)
-    parameters = held.key | {"not_before": not_before, "error": Jsonb(cause.as_json()), "api_calls": api_calls}
+    delay = cause.resets_at - now if cause.resets_at else dt.timedelta(seconds=cause.retry_after or 60)
+    delay = max(delay, dt.timedelta(seconds=1))
+    parameters = held.key | {"delay": delay, "error": Jsonb(cause.as_json()), "api_calls": api_calls}
     with context.warehouse.connection() as conn:
         require_lease(conn.execute(SQL["put_back"], parameters).fetchone(), held)
-    return RunWaiting(cause, not_before)
+    return RunWaiting(cause, now + delay)
 
 
 def _profiled(context: RunContext, held: HeldRun, client: VendorClient, account: Account) -> Account:

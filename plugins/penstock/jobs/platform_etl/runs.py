@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 
 from penstock import sources
 from penstock.core.errors import error
-from penstock.core.lease import LEASE, MAX_ATTEMPTS, RESERVATION
+from penstock.core.lease import CLAIM_LEASE, MAX_ATTEMPTS, RESERVATION
 from penstock.jobs.platform_etl.context import SERVICE, SQL, RunContext, RunNotComplete
 from penstock.sources.stream import Source
 from penstock.warehouse.session import Warehouse
@@ -121,7 +121,7 @@ def claim(
             "only_reserved": source is not None,
             "run_ids": [*(run_ids or []), *members],
             "limit": limit,
-            "lease": LEASE,
+            "lease": CLAIM_LEASE,
             "holder": f"{dag_id}/{dag_run_id}",
             "dag_id": dag_id,
             "dag_run_id": dag_run_id,

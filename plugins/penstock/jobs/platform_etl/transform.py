@@ -77,7 +77,7 @@ def transform(context: RunContext) -> dict[str, Any]:
     Returns counts for the task's XCom. Any error rolls everything back; a fault of our SQL or data ends the run
     FAILED, a passing one is left to the next try.
     """
-    held = begin_stage(context, reopen=True)
+    held = begin_stage(context, is_first=False)
     try:
         with context.warehouse.transaction() as conn:
             return _Load(context, held, conn).run()
