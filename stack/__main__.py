@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -62,10 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 done, 1 failed, 128 + n ended by signal n."""
     options = parse(arguments)
     end_on_signals()
+    logging.getLogger("stack").addHandler(logging.NullHandler())  # what people have to know is said
     try:
         return int(options.run(options))
     except Stopped as stopped:
         return 128 + stopped.number
+    except BrokenPipeError:  # whoever read our lines has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except EXPECTED as error:
         complain(f"{options.command}: {error}")
         return 1

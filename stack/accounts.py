@@ -17,11 +17,11 @@ SANDBOX = "sandbox"
 ENVIRONMENT = "environment"
 
 # An account that this start does not name any more would be called with another vendor's credentials: it is parked,
-# and comes back when it is named again. Accounts that people made are theirs.
+# and comes back when it is named again. Accounts that people made, or other installations, are theirs.
 _PARK = """
 update public.platform_connections
 set is_active = false, settings = settings || '{"is_parked": true}', updated_at = now()
-where settings ->> 'registered_by' in ('sandbox', 'environment') and is_active and not id = any(%(kept)s::uuid[])
+where settings ->> 'registered_from' = %(installation)s and is_active and not id = any(%(kept)s::uuid[])
 returning platform, account_id
 """
 _UNPARK = """
@@ -58,17 +58,26 @@ class Candidate:
 
 
 def register(
-    plan: Plan, *, warehouse_dsn: str, vault_keys: str, sandbox_url: str | None, say: Callable[[str], None]
+    plan: Plan,
+    *,
+    warehouse_dsn: str,
+    vault_keys: str,
+    sandbox_url: str | None,
+    installation: str,
+    say: Callable[[str], None],
 ) -> list[Registered]:
-    """Register every account of the plan and park those that earlier starts registered and this one does not."""
+    """Register every account of the plan and park those that earlier starts registered and this one does not.
+
+    installation: by what this stack knows its own accounts; several may share a warehouse.
+    """
     candidates = [*of_environment(plan)]
     if sandbox_url:
         candidates += of_sandbox(plan, sandbox.accounts(sandbox_url))
     vault = Vault.from_environment({**plan.values, "PENSTOCK_ENCRYPTION_KEYS": vault_keys})
     with closing(Warehouse(warehouse_dsn)) as warehouse:
-        registered = [_register(warehouse, vault, candidate) for candidate in candidates]
+        registered = [_register(warehouse, vault, candidate, installation) for candidate in candidates]
         with warehouse.transaction() as connection:
-            _park(connection, [account.connection_id for account in registered], say)
+            _park(connection, [account.connection_id for account in registered], installation, say)
     for vendor in (*plan.real, *plan.sandboxed):
         count = sum(account.source == vendor.conn_id for account in registered)
         if vendor.platform and count:
@@ -117,7 +126,7 @@ def of_environment(plan: Plan) -> Iterator[Candidate]:
                 )
 
 
-def _register(warehouse: Warehouse, vault: Vault, candidate: Candidate) -> Registered:
+def _register(warehouse: Warehouse, vault: Vault, candidate: Candidate, installation: str) -> Registered:
     platform = candidate.vendor.platform or ""
     connection_id = register_account(
         warehouse,
@@ -130,12 +139,13 @@ def _register(warehouse: Warehouse, vault: Vault, candidate: Candidate) -> Regis
         credentials=candidate.credentials,
         time_zone=candidate.time_zone,
         currency=candidate.currency,
-        settings={**candidate.settings, "registered_by": candidate.origin},
+        settings={**candidate.settings, "registered_by": candidate.origin, "registered_from": installation},
     )
     return Registered(candidate.vendor.conn_id, platform, candidate.account_id, connection_id)
 
 
-def _park(connection: Connection, kept: Sequence[str], say: Callable[[str], None]) -> None:
+def _park(connection: Connection, kept: Sequence[str], installation: str, say: Callable[[str], None]) -> None:
     connection.execute(_UNPARK, {"kept": list(kept)})
-    for platform, account_id in connection.execute(_PARK, {"kept": list(kept)}).fetchall():
+    values = {"kept": list(kept), "installation": installation}
+    for platform, account_id in connection.execute(_PARK, values).fetchall():
         say(f"{platform} {account_id}: parked, because this start does not name it")

@@ -17,6 +17,7 @@ SANDBOX_VARIABLE = "PENSTOCK_SANDBOX_URL"
 """Set, it makes the sandbox stand in for the vendors without credentials; unset, those vendors have none."""
 
 
+INSTALLATION = "deployment"
 ADMINISTRATOR_VARIABLE = "AIRFLOW_ADMIN_PASSWORD"
 
 
@@ -46,7 +47,12 @@ def prepare(say: Callable[[str], None]) -> int:
         return status
     say(f"warehouse: {len(migrate(decided.warehouse_dsn))} migrations applied")
     accounts.register(
-        decided, warehouse_dsn=decided.warehouse_dsn, vault_keys=vault_keys, sandbox_url=sandbox_url, say=say
+        decided,
+        warehouse_dsn=decided.warehouse_dsn,
+        vault_keys=vault_keys,
+        sandbox_url=sandbox_url,
+        installation=INSTALLATION,
+        say=say,
     )
     return 0
 

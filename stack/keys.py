@@ -13,8 +13,9 @@ from stack import private_files
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Keys:
-    """Every secret that the stack makes for itself."""
+    """Every secret that the stack makes for itself, and the name by which it knows its own rows again."""
 
+    installation_id: str
     fernet_key: str
     jwt_secret: str
     api_secret_key: str
@@ -30,6 +31,7 @@ def _key_of_32_bytes() -> str:
 
 
 _MAKERS: Mapping[str, Callable[[], str]] = {
+    "installation_id": lambda: secrets.token_hex(8),
     "fernet_key": _key_of_32_bytes,
     "jwt_secret": lambda: secrets.token_urlsafe(48),
     "api_secret_key": lambda: secrets.token_urlsafe(32),

@@ -22,7 +22,7 @@ from penstock.warehouse.migrations import migrate
 from stack import accounts, environment, imports, keys, plan, ports, private_files, processes, sandbox, settings
 from stack.airflow_api import AirflowApi
 from stack.home import PROJECT, Home
-from stack.postgres import EmbeddedPostgres
+from stack.postgres import SHARED_STATE, EmbeddedPostgres
 from stack.processes import Service, ServiceError, Supervisor
 
 METADATA = "metadata"
@@ -191,8 +191,9 @@ class LocalStack:
         self.end_leftovers()
         for name in self._clusters:
             folder = self.home.cluster(name)
-            if folder.is_symlink():  # the data are where Postgres' own user can reach them
-                shutil.rmtree(folder.resolve(), ignore_errors=True)
+            if folder.is_symlink():  # the data are where Postgres' own user can reach them, in a folder of their own
+                place = folder.resolve()
+                shutil.rmtree(place if place.parent.parent == SHARED_STATE else place.parent, ignore_errors=True)
         shutil.rmtree(self.home.root)
 
     def _acquire(self) -> None:
@@ -265,6 +266,7 @@ class LocalStack:
             warehouse_dsn=self.warehouse_dsn,
             vault_keys=self.vault_keys,
             sandbox_url=self.sandbox_url if self.plan.sandboxed else None,
+            installation=self.keys.installation_id,
             say=self.say,
         )
 

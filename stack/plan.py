@@ -113,6 +113,8 @@ class Plan:
             lines = [f"warehouse: {_location(self.warehouse_dsn)} (from {self.warehouse_from})"]
         for vendor in VENDORS:
             lines.append(f"{vendor.title}: {self._origin(vendor, has_sandbox)}")
+        if self.warehouse_dsn and has_sandbox and any(vendor.platform for vendor in self.sandboxed):
+            lines.append("note: the sandbox's accounts and their made-up numbers go into that warehouse")
         return lines
 
     def _origin(self, vendor: Vendor, has_sandbox: bool) -> str:

@@ -57,7 +57,7 @@ inner join information_schema.tables using (table_schema, table_name)
 where
     column_name = 'connection_id' and table_type = 'BASE TABLE'
     and (
-        table_schema = 'staging_ingest'
+        (table_schema = 'staging_ingest' and table_name <> 'rejected_records')
         or table_schema = 'core_warehouse' and (table_name like 'fct\\_%%' or table_name like 'dim\\_%%')
     )
 """

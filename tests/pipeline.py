@@ -23,6 +23,20 @@ from penstock.warehouse.session import Warehouse
 from penstock.warehouse.vault import Vault
 
 BASE_PATHS = {"meta_ads": "meta", "ga4": "ga4", "klaviyo": "klaviyo"}
+VOLATILE = {
+    "run_id",
+    "slice_no",
+    "connection_id",
+    "ingested_at",
+    "loaded_at",
+    "created_at",
+    "updated_at",
+    "first_seen_at",
+    "last_seen_at",
+    "seen",
+    "id",
+}
+"""Columns that differ from run to run."""
 SOURCES = {"META": "meta_ads", "GA4": "ga4", "KLAVIYO": "klaviyo"}
 
 
@@ -142,3 +156,22 @@ class Pipeline:
     def fetch(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with self.warehouse.connection() as conn:
             return conn.execute(query, parameters).fetchall()
+
+
+def snapshot(pipeline: Pipeline, *schemas: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of the staging tables, facts and dimensions, without what differs from run to run."""
+    columns: dict[str, list[str]] = {}
+    for schema, table, column in pipeline.fetch(
+        "select c.table_schema, c.table_name, c.column_name from information_schema.columns c "
+        "join information_schema.tables t using (table_schema, table_name) "
+        "where t.table_type = 'BASE TABLE' and c.table_schema = any(%(schemas)s) "
+        "and c.table_name not in ('etl_runs', 'sync_cursors', 'shops') order by c.ordinal_position",
+        schemas=list(schemas) or ["staging_ingest", "core_warehouse"],
+    ):
+        if column not in VOLATILE:
+            columns.setdefault(f"{schema}.{table}", []).append(column)
+    rows = {
+        table: sorted(pipeline.fetch(f"select {', '.join(f'{name}::text' for name in names)} from {table}"), key=str)
+        for table, names in columns.items()
+    }
+    return {table: found for table, found in rows.items() if found}

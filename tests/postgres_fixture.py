@@ -41,6 +41,15 @@ def _remove_left_overs(base: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder for a server of the test's own. pytest's folders are closed to the user that the server runs as."""
+    folder = Path(tempfile.mkdtemp(prefix=f"penstock-tests-{os.getpid()}-", dir=_base_folder()))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[EmbeddedPostgres]:
     """A running server, for tests that need several databases or want to stop it."""

@@ -19,20 +19,11 @@ Make = Callable[..., EmbeddedPostgres]
 
 
 @pytest.fixture
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that any user may enter, unlike pytest's own."""
-    path = tmp_path_factory.mktemp("cluster")
-    for each in (path, path.parent, path.parent.parent):
-        each.chmod(0o755)
-    return path
-
-
-@pytest.fixture
-def make(folder: Path) -> Iterator[Make]:
+def make(open_folder: Path) -> Iterator[Make]:
     made: list[EmbeddedPostgres] = []
 
     def make_one(name: str = "postgres", **options: Any) -> EmbeddedPostgres:
-        made.append(EmbeddedPostgres(folder / name, **{"durable": False, **options}))
+        made.append(EmbeddedPostgres(open_folder / name, **{"durable": False, **options}))
         return made[-1]
 
     yield make_one
@@ -107,7 +98,7 @@ def test_after_kill_9_it_starts_again_with_what_was_committed(make: Make) -> Non
     assert ask(server.dsn(), "select n from t") == [(1,)]
 
 
-def test_processes_that_start_it_at_once_get_one_server(make: Make, folder: Path) -> None:
+def test_processes_that_start_it_at_once_get_one_server(make: Make, open_folder: Path) -> None:
     servers = [make() for _ in range(4)]
     threads = [threading.Thread(target=server.start) for server in servers]
     for thread in threads:
@@ -118,25 +109,25 @@ def test_processes_that_start_it_at_once_get_one_server(make: Make, folder: Path
     assert servers[0].running
 
 
-def test_a_start_that_was_cut_off_leaves_nothing_in_the_way(make: Make, folder: Path) -> None:
-    (folder / "postgres.new").mkdir()
-    (folder / "postgres.new" / "rubbish").write_text("")
+def test_a_start_that_was_cut_off_leaves_nothing_in_the_way(make: Make, open_folder: Path) -> None:
+    (open_folder / "postgres.new").mkdir()
+    (open_folder / "postgres.new" / "rubbish").write_text("")
     assert make().start().running
-    assert not (folder / "postgres.new").exists()
+    assert not (open_folder / "postgres.new").exists()
 
 
-def test_a_folder_with_something_else_in_it_is_not_touched(make: Make, folder: Path) -> None:
-    (folder / "postgres").mkdir()
-    (folder / "postgres" / "thesis.txt").write_text("do not delete")
+def test_a_folder_with_something_else_in_it_is_not_touched(make: Make, open_folder: Path) -> None:
+    (open_folder / "postgres").mkdir()
+    (open_folder / "postgres" / "thesis.txt").write_text("do not delete")
     with pytest.raises(OSError, match="not empty"):
         make().start()
-    assert (folder / "postgres" / "thesis.txt").read_text() == "do not delete"
+    assert (open_folder / "postgres" / "thesis.txt").read_text() == "do not delete"
 
 
-def test_data_of_another_version_are_refused_with_what_to_do(make: Make, folder: Path) -> None:
+def test_data_of_another_version_are_refused_with_what_to_do(make: Make, open_folder: Path) -> None:
     server = make().start()
     server.stop()
-    (folder / "postgres" / "PG_VERSION").write_text("9\n")
+    (open_folder / "postgres" / "PG_VERSION").write_text("9\n")
     with pytest.raises(PostgresError, match="made by Postgres 9"):
         server.start()
 
@@ -157,8 +148,8 @@ def test_before_the_start_there_is_no_port(make: Make) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
-def test_below_a_closed_home_the_data_live_elsewhere_and_it_says_so(make: Make, folder: Path) -> None:
-    home = folder / "home"
+def test_below_a_closed_home_the_data_live_elsewhere_and_it_says_so(make: Make, open_folder: Path) -> None:
+    home = open_folder / "home"
     home.mkdir(mode=0o700)
     server = make("home/.penstock/postgres").start()
     assert server.note is not None

@@ -10,22 +10,9 @@ import pytest
 from penstock.core.errors import PenstockError
 from penstock.jobs import platform_etl
 from penstock.warehouse.session import Warehouse
-from tests.pipeline import Pipeline
+from tests.pipeline import Pipeline, snapshot
 from tests.sandbox_fixture import NOW, Sandbox
 
-VOLATILE = {
-    "run_id",
-    "slice_no",
-    "connection_id",
-    "ingested_at",
-    "loaded_at",
-    "created_at",
-    "updated_at",
-    "first_seen_at",
-    "last_seen_at",
-    "seen",
-    "id",
-}
 KLAVIYO_STREAMS = ["events", "lists", "segments", "flows", "message_aggregates", "totals"]
 """Those that a vendor's two report calls a minute do not slow down."""
 
@@ -33,25 +20,6 @@ KLAVIYO_STREAMS = ["events", "lists", "segments", "flows", "message_aggregates",
 @pytest.fixture
 def pipeline(warehouse: Warehouse, sandbox: Sandbox) -> Pipeline:
     return Pipeline(warehouse, sandbox.url, now=lambda: sandbox.state.clock.now())
-
-
-def snapshot(pipeline: Pipeline, *schemas: str) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of the staging tables, facts and dimensions, without what differs from run to run."""
-    columns: dict[str, list[str]] = {}
-    for schema, table, column in pipeline.fetch(
-        "select c.table_schema, c.table_name, c.column_name from information_schema.columns c "
-        "join information_schema.tables t using (table_schema, table_name) "
-        "where t.table_type = 'BASE TABLE' and c.table_schema = any(%(schemas)s) "
-        "and c.table_name not in ('etl_runs', 'sync_cursors', 'shops') order by c.ordinal_position",
-        schemas=list(schemas) or ["staging_ingest", "core_warehouse"],
-    ):
-        if column not in VOLATILE:
-            columns.setdefault(f"{schema}.{table}", []).append(column)
-    rows = {
-        table: sorted(pipeline.fetch(f"select {', '.join(f'{name}::text' for name in names)} from {table}"), key=str)
-        for table, names in columns.items()
-    }
-    return {table: found for table, found in rows.items() if found}
 
 
 _UNDISTURBED: dict[str, dict[str, list[tuple[Any, ...]]]] = {}
@@ -246,7 +214,8 @@ def test_a_quota_stop_puts_the_run_back_and_it_goes_on_where_it_stopped(pipeline
     outcome = pipeline.sync("meta_ads")[0]
     assert outcome.status == "QUEUED"
     row = pipeline.fetch(
-        "select status, not_before > now() + interval '30 seconds', error->>'code', attempts from core_warehouse.etl_runs"
+        "select status, not_before > now() + interval '30 seconds', error->>'code', attempts "
+        "from core_warehouse.etl_runs"
     )
     assert row == [("QUEUED", True, "META_RATE_LIMIT", 1)]
     finished = pipeline.fetch("select slice_no, updated_at from penstock.slices where status = 'DONE' order by 1")
@@ -296,7 +265,8 @@ def test_a_row_that_the_vendor_withdrew_disappears(pipeline: Pipeline) -> None:
             "insert into staging_ingest.meta_ads_insights (run_id, slice_no, connection_id, report_key, record_key, "
             "record_date, payload, payload_hash) select run_id, slice_no, connection_id, report_key, "
             "record_key || 'x', record_date, payload || '{\"ad_id\": \"999\"}', payload_hash "
-            "from staging_ingest.meta_ads_insights where report_key = 'insights_ad' and record_date = '2026-11-17' limit 1"
+            "from staging_ingest.meta_ads_insights "
+            "where report_key = 'insights_ad' and record_date = '2026-11-17' limit 1"
         )
         conn.execute("update penstock.stream_cursors set cursor_at = cursor_at - interval '2 days'")
     ghost = "select count(*) from staging_ingest.meta_ads_insights where payload->>'ad_id' = '999'"

@@ -221,7 +221,8 @@ def test_a_run_that_kills_its_workers_ends_failed(warehouse: Warehouse) -> None:
     run_id = claim(warehouse)[0]["run_id"]
     execute(
         warehouse,
-        "update core_warehouse.etl_runs set leased_until = now() - interval '1 second', attempts = %(n)s where id = %(id)s",
+        "update core_warehouse.etl_runs set leased_until = now() - interval '1 second', attempts = %(n)s "
+        "where id = %(id)s",
         id=run_id,
         n=MAX_ATTEMPTS,
     )
@@ -287,3 +288,27 @@ def test_a_run_id_that_does_not_exist_is_an_error(warehouse: Warehouse) -> None:
     context = RunContext(warehouse, Vault.from_environment({}), lane, open_client=lambda *_: None)  # type: ignore[arg-type,return-value]
     with pytest.raises(PenstockError, match="has no row"):
         platform_etl.finish(context)
+
+
+def test_a_wish_for_more_than_the_run_in_flight_reads_waits(warehouse: Warehouse) -> None:
+    add_account(warehouse, "META", "1")
+    enqueue(warehouse, dag_run_id="run 1")
+    with pytest.raises(PenstockError, match="ACCOUNT_IN_FLIGHT"):
+        enqueue(warehouse, dag_run_id="run 2", job_type="HISTORICAL")
+    with pytest.raises(PenstockError, match="ACCOUNT_IN_FLIGHT"):
+        enqueue(warehouse, dag_run_id="run 3", is_dry_run=True)
+
+
+def test_a_run_of_an_account_that_was_switched_off_waits(warehouse: Warehouse) -> None:
+    account = add_account(warehouse, "META", "1")
+    dashboard_insert(warehouse, "META")
+    run_id = claim(warehouse)[0]["run_id"]
+    execute(
+        warehouse,
+        "update core_warehouse.etl_runs set leased_until = now() - interval '1 s' where id = %(id)s",
+        id=run_id,
+    )
+    execute(warehouse, "update platform_connections set is_active = false where id = %(id)s", id=account)
+    assert claim(warehouse, "sweep") == []
+    execute(warehouse, "update platform_connections set is_active = null where id = %(id)s", id=account)
+    assert [lane["run_id"] for lane in claim(warehouse, "sweep 2")] == [run_id], "null counts as active, as it did"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -97,12 +98,9 @@ def test_the_shared_connection_commits_although_the_thread_has_a_transaction_ope
     assert found == (True, False)
 
 
-def test_a_server_that_starts_late_is_waited_for(postgres_server: EmbeddedPostgres, tmp_path_factory: Any) -> None:
-    folder = tmp_path_factory.mktemp("late")
-    for each in (folder, folder.parent, folder.parent.parent):
-        each.chmod(0o711)  # the server's own user must get through
+def test_a_server_that_starts_late_is_waited_for(open_folder: Path) -> None:
     port = free_port()
-    server = EmbeddedPostgres(folder / "postgres", port=port, durable=False)
+    server = EmbeddedPostgres(open_folder / "postgres", port=port, durable=False)
 
     def start_soon() -> threading.Timer:
         timer = threading.Timer(0.3, server.start)

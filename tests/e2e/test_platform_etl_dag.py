@@ -170,7 +170,7 @@ def test_a_defect_is_alerted_once_per_run_and_leaves_no_run_open(
     from penstock.jobs import platform_etl
 
     def break_down(context: Any) -> dict[str, Any]:
-        platform_etl.context.begin_stage(context, reopen=True)
+        platform_etl.context.begin_stage(context, is_first=True)
         raise ZeroDivisionError("division by zero")
 
     monkeypatch.setattr(platform_etl, "extract", break_down)

@@ -72,11 +72,3 @@ def test_statements_know_their_lines() -> None:
 def test_a_function_body_without_quotes_is_refused_with_its_line() -> None:
     with pytest.raises(PenstockError, match=r"line 2: quote .* \$\$"):
         split("select 1;\ncreate function f() returns int begin atomic select 1; end")
-
-
-def test_every_script_of_the_project_is_cut_without_loss() -> None:
-    scripts = sorted(queries.sql_root().rglob("*.sql"))
-    assert len(scripts) > 10
-    for path in scripts:
-        script = path.read_text()
-        assert "".join(texts(script)).count("$$") == script.count("$$"), path

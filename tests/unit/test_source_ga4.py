@@ -49,7 +49,7 @@ def test_a_report_is_asked_for_in_the_propertys_own_days_in_a_fixed_order() -> N
     assert request.path == "properties/42:runReport"
     body = dict(request.body or {})
     assert body["dateRanges"] == [{"startDate": "2026-09-26", "endDate": "2026-09-27"}]  # clocks change on the 27th
-    assert (body["offset"], body["limit"], body["returnPropertyQuota"]) == ("200000", "100000", True)
+    assert (body["offset"], body["limit"], body["returnPropertyQuota"]) == ("200000", "20000", True)
     assert [order["dimension"]["dimensionName"] for order in body["orderBys"]] == [
         dimension["name"] for dimension in body["dimensions"]
     ]

@@ -93,6 +93,15 @@ def test_a_warehouse_is_found_under_every_name(name: str, value: str) -> None:
     assert decided.lines()[0] == f"warehouse: db.example:6543/shop (from {name})"
 
 
+def test_made_up_numbers_in_a_real_warehouse_are_announced() -> None:
+    values = {"WAREHOUSE_URL": "postgresql://db/x"}
+    real = {vendor.credential: "set" for vendor in plan.VENDORS}
+
+    assert any("made-up numbers" in line for line in plan.make(values).lines())
+    assert not any("made-up numbers" in line for line in plan.make(values).lines(has_sandbox=False))
+    assert not any("made-up numbers" in line for line in plan.make(values | real).lines())
+
+
 def test_our_own_name_for_the_warehouse_comes_before_the_old_ones() -> None:
     decided = plan.make({"DATABASE_URL": "postgresql://old/x", "WAREHOUSE_URL": "postgresql://new/x"})
 

@@ -5,7 +5,9 @@
 select id::text as connection_id, shop_id, account_id, account_name
 from public.platform_connections
 where
-    platform = %(platform)s and is_active and state <> 'PAUSED'
+    platform = %(platform)s and is_active is not false and state <> 'PAUSED'
+    -- the metrics worker's accounts have no shop: they are not ours to read
+    and shop_id is not null and account_id is not null
     and (%(shop_id)s::text is null or shop_id = %(shop_id)s)
     and (%(accounts)s::text [] is null or account_id = any(%(accounts)s) or id::text = any(%(accounts)s))
 order by shop_id, account_id;
@@ -23,10 +25,13 @@ on conflict do nothing
 returning id::text as run_id;
 
 -- name: enqueued_by
--- The runs that this DAG run wrote already: its task was tried before.
+-- The runs that this DAG run wrote already and that are still to be worked: its task was tried before. Where all
+-- have ended, a person cleared the DAG run and wants it read again.
 select id::text as run_id, connection_id::text as connection_id
 from core_warehouse.etl_runs
-where dag_id = %(dag_id)s and dag_run_id = %(dag_run_id)s and platform = %(platform)s and connection_id is not null;
+where
+    dag_id = %(dag_id)s and dag_run_id = %(dag_run_id)s and platform = %(platform)s and connection_id is not null
+    and status in ('QUEUED', 'IN_PROGRESS');
 
 -- name: run_in_flight
 select id::text as run_id
@@ -44,8 +49,16 @@ select
     %(dag_id)s, %(dag_run_id)s
 from public.platform_connections as c
 where
-    c.is_active and c.state <> 'PAUSED' and c.shop_id is not null
+    c.is_active is not false and c.state <> 'PAUSED' and c.shop_id is not null and c.account_id is not null
     and c.next_sync_at <= now() and c.platform = any(%(platforms)s)
+    -- a dashboard's wish that waits for the account to be free comes first
+    and not exists (
+        select 1
+        from core_warehouse.etl_runs as parent
+        where
+            parent.shop_id = c.shop_id and parent.platform = c.platform and parent.connection_id is null
+            and parent.status = 'QUEUED' and coalesce(parent.not_before, '-infinity') <= now()
+    )
 on conflict do nothing
 returning id::text as run_id;
 
@@ -57,19 +70,46 @@ where status = 'QUEUED' and not platform = any(%(platforms)s)
 returning id::text as run_id;
 
 -- name: lock_parents
--- Rows that a dashboard inserted without an account. Each becomes the parent of one run per account.
-select id::text as run_id, shop_id, platform, job_type, window_start, window_end, streams, is_dry_run
-from core_warehouse.etl_runs
+-- Rows that a dashboard inserted without an account. Each becomes the parent of one run per account. So does a row
+-- that an old worker had taken when its process died: it has no members, and nobody else would ever end it.
+select r.id::text as run_id, r.shop_id, r.platform, r.job_type, r.window_start, r.window_end, r.streams, r.is_dry_run
+from core_warehouse.etl_runs as r
 where
-    status = 'QUEUED' and connection_id is null and coalesce(not_before, '-infinity') <= now()
-    and platform = any(%(platforms)s)
-order by priority, created_at
+    r.connection_id is null and r.platform = any(%(platforms)s)
+    and (
+        (r.status = 'QUEUED' and coalesce(r.not_before, '-infinity') <= now())
+        or (
+            r.status = 'IN_PROGRESS'
+            and coalesce(
+                r.leased_until, coalesce(r.heartbeat_at, r.started_at, r.created_at) + %(unleased_after)s
+            ) < now()
+            and not exists (select 1 from penstock.run_members as m where m.parent_run_id = r.id)
+        )
+    )
+order by r.priority, r.created_at
 limit 100
 for update skip locked;
 
+-- name: lesser_run_in_flight
+-- A run in flight that would read less than this wish: to join it would end the wish unread.
+select id::text as run_id
+from core_warehouse.etl_runs
+where
+    connection_id = any(%(connections)s::uuid []) and status in ('QUEUED', 'IN_PROGRESS') and job_type <> 'BACKFILL'
+    and not (
+        is_dry_run = %(is_dry_run)s
+        and (streams is null or streams = %(streams)s::text [])
+        and (
+            (job_type, window_start, window_end)
+            is not distinct from (%(job_type)s::text, %(window_start)s::date, %(window_end)s::date)
+            or (job_type = 'HISTORICAL' and window_start is null)
+        )
+    )
+limit 1;
+
 -- name: start_parent
 update core_warehouse.etl_runs
-set status = 'IN_PROGRESS', started_at = now(), heartbeat_at = now()
+set status = 'IN_PROGRESS', started_at = now(), heartbeat_at = now(), leased_until = null, leased_by = null
 where id = %(run_id)s;
 
 -- name: fail_parent
@@ -120,7 +160,7 @@ set status = 'FAILED', completed_at = now(), error = %(error)s, leased_until = n
 where
     status = 'IN_PROGRESS' and connection_id is not null and attempts >= %(max_attempts)s
     and coalesce(leased_until, heartbeat_at + %(unleased_after)s, started_at + %(unleased_after)s) < now()
-returning id::text as run_id, connection_id::text as connection_id;
+returning id::text as run_id, connection_id::text as connection_id, job_type;
 
 -- name: claim_runs
 -- Claims runs that wait, and runs whose worker is gone (an old worker's rows have no lease: they count as gone
@@ -149,6 +189,9 @@ with candidates as (
                 ) < now()
             )
             or (r.status = 'IN_PROGRESS' and r.leased_by = %(holder)s || '/' || r.id)
+        )
+        and exists (
+            select 1 from public.platform_connections as c where c.id = r.connection_id and c.is_active is not false
         )
     order by r.priority, r.created_at
     limit %(limit)s
@@ -192,7 +235,9 @@ returning
     streams, is_dry_run, created_at, started_at, warnings;
 
 -- name: run_status
-select status, error, not_before, records_synced, records_staged, records_rejected, api_calls, leased_by
+select
+    status, error, not_before, records_synced, records_staged, records_rejected, api_calls, leased_by, job_type,
+    connection_id::text as connection_id
 from core_warehouse.etl_runs
 where id = %(run_id)s;
 
@@ -242,10 +287,15 @@ where r.id = %(run_id)s and r.lease_epoch = %(epoch)s and r.status = 'IN_PROGRES
 returning 1 as held;
 
 -- name: account_succeeded
+-- A run of some streams or of chosen days proves that the account works; it is synced, and its days can be final, when
+-- everything that was due has been read.
 update public.platform_connections
 set
-    last_synced_at = now(), consecutive_failures = 0, last_error_code = null, state = 'OK', updated_at = now(),
-    next_sync_at = now() + make_interval(mins => coalesce(sync_frequency, 1440))
+    consecutive_failures = 0, last_error_code = null, state = 'OK', updated_at = now(),
+    last_synced_at = case when %(is_whole)s then now() else last_synced_at end,
+    next_sync_at = case
+        when %(is_whole)s then now() + make_interval(mins => coalesce(sync_frequency, 1440)) else next_sync_at
+    end
 where id = %(connection_id)s;
 
 -- name: account_failed
@@ -276,13 +326,6 @@ update core_warehouse.shops
 set currency = coalesce(currency, %(currency)s), timezone = coalesce(timezone, %(time_zone)s), updated_at = now()
 where shop_id = %(shop_id)s and (currency is null or timezone is null);
 
--- name: last_success
--- The last run of this account that moved its cursors.
-select max(completed_at) as completed_at
-from core_warehouse.etl_runs
-where
-    connection_id = %(connection_id)s and status = 'SUCCEEDED' and job_type <> 'BACKFILL' and not is_dry_run;
-
 -- name: stream_cursors
 select stream, cursor_at from penstock.stream_cursors where connection_id = %(connection_id)s;
 
@@ -302,11 +345,14 @@ where
     );
 
 -- name: move_cursor
+-- reads_from: where a window that somebody chose begins; the cursor is not carried over days that nobody has read.
 insert into penstock.stream_cursors as c (connection_id, stream, cursor_at, run_id)
 values (%(connection_id)s, %(stream)s, %(cursor_at)s, %(run_id)s)
 on conflict (connection_id, stream) do update
 set cursor_at = excluded.cursor_at, run_id = excluded.run_id, updated_at = now()
-where c.cursor_at < excluded.cursor_at;
+where
+    c.cursor_at < excluded.cursor_at
+    and c.cursor_at >= coalesce(%(reads_from)s::timestamptz, '-infinity');
 
 -- name: mirror_cursor
 -- The old worker's cursor, kept up for readers of the old table: the last complete day.
@@ -374,12 +420,14 @@ gone_reports as (delete from penstock.remote_jobs where run_id = %(run_id)s)
 delete from penstock.slices where run_id = %(run_id)s;
 
 -- name: remote_job
--- A report that answers this question: this run's own, or one that another run started a moment ago.
+-- A report that answers this question: this run's own, or one that another run started a moment ago. An old one
+-- tells old numbers.
 select remote_id
 from penstock.remote_jobs
 where
     connection_id = %(connection_id)s and request_hash = %(request_hash)s and status <> 'FAILED'
-    and (run_id = %(run_id)s or (status = 'RUNNING' and submitted_at > now() - interval '30 minutes'));
+    and submitted_at > now() - case when run_id = %(run_id)s then interval '6 hours' else interval '30 minutes' end
+    and (run_id = %(run_id)s or status = 'RUNNING');
 
 -- name: save_remote_job
 insert into penstock.remote_jobs as j (connection_id, request_hash, remote_id, run_id, slice_no, status)
@@ -399,6 +447,12 @@ returning now() - submitted_at as age, now() - progressed_at as stalled_for;
 
 -- name: forget_remote_job
 delete from penstock.remote_jobs where connection_id = %(connection_id)s and request_hash = %(request_hash)s;
+
+-- name: watch_client
+-- Statements of this transaction end within seconds of their client's death (Postgres 14 and later).
+select set_config('client_connection_check_interval', '2s', true)
+from pg_settings
+where name = 'client_connection_check_interval';
 
 -- name: create_run_windows
 create temporary table run_windows (

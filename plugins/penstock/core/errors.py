@@ -293,6 +293,9 @@ CATALOGUE: dict[str, ErrorSpec] = {
     "CONFIG_NO_ACCOUNT": ErrorSpec(
         ConfigurationError, "Add an active row to platform_connections for this shop and platform."
     ),
+    "ACCOUNT_IN_FLIGHT": ErrorSpec(
+        RetryableError, "Nothing: the task tries again. Start it later if the run in flight takes long."
+    ),
     "CONFIG_INVALID": ErrorSpec(ConfigurationError, "Correct the setting that the message names."),
     "SOURCE_NOT_SUPPORTED": ErrorSpec(
         ConfigurationError, "Use a platform of the source registry, or add it: docs/adding_a_source.md."

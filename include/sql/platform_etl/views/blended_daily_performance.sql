@@ -7,19 +7,31 @@
 -- cac  = spend of all platforms / new customers        aov = sales / orders
 --
 -- A ratio whose divisor is zero, or whose parts no source provides, is null. So is an amount of which a part lacks
--- a rate: a partial sum would look like a figure; fx_missing says so. `*_final`: the vendor corrects the day no more.
+-- a rate: a partial sum would look like a figure; fx_missing says so. `*_final`: the vendor corrects the day no more;
+-- spend_final: and every active ad account of the shop has been read since, one without rows of that day too.
 create or replace view reporting.blended_daily_performance as
 with
 accounts as not materialized (
     select
         account.id as connection_id,
         account.shop_id,
+        account.platform in ('META', 'GOOGLE_ADS') and coalesce(account.is_active, true) as is_spending,
         core_warehouse.known_time_zone(account.time_zone) as time_zone,
         core_warehouse.final_before(account.platform, account.time_zone, account.last_synced_at) as final_before,
         coalesce(shop.currency, 'USD') as currency
     from public.platform_connections as account
     left join core_warehouse.shops as shop on account.shop_id = shop.shop_id
     where account.shop_id is not null
+),
+
+-- Null: an account of the shop was never read.
+spending as (
+    select
+        accounts.shop_id,
+        case when count(*) = count(accounts.final_before) then min(accounts.final_before) end as final_before
+    from accounts
+    where accounts.is_spending
+    group by accounts.shop_id
 ),
 
 measures as (
@@ -178,10 +190,15 @@ select
     null::numeric as cac,
     by_day.sales / nullif(by_day.orders, 0) as aov,
     by_day.fx_missing,
-    by_day.spend_final,
+    case
+        when by_day.spend_final and spending.shop_id is not null
+            then coalesce(by_day.date < spending.final_before, false)
+        else by_day.spend_final
+    end as spend_final,
     by_day.ga4_final,
     by_day.email_final,
     core_warehouse.known_time_zone(shop.timezone) as shop_time_zone,
     by_day.account_time_zones
 from by_day
-left join core_warehouse.shops as shop on by_day.shop_id = shop.shop_id;
+left join core_warehouse.shops as shop on by_day.shop_id = shop.shop_id
+left join spending on by_day.shop_id = spending.shop_id;

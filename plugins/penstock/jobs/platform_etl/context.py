@@ -182,17 +182,19 @@ def fail_run(context: RunContext, held: HeldRun, cause: PenstockError, *, task: 
     cause.service, cause.task = SERVICE, task
     with context.warehouse.transaction() as conn:
         end_run(conn, held, "FAILED", failure=cause.as_json(), warnings=held.warnings, api_calls=api_calls)
-        mark_account_failed(context, conn, held.connection_id, cause.code, account_state(cause))
+        state = account_state(cause)
+        # A backfill's trouble is its own: the account's daily runs come when they are due.
+        if held.job_type != "BACKFILL" or state:
+            mark_account_failed(context.rng, conn, held.connection_id, cause.code, state)
         conn.execute(SQL["close_parents"])
 
 
 def mark_account_failed(
-    context: RunContext, conn: psycopg.Connection[Any], connection_id: str, code: str, state: str | None
+    rng: random.Random, conn: psycopg.Connection[Any], connection_id: str, code: str, state: str | None
 ) -> None:
+    """The account waits longer after each failure; `state` says what it needs from a person, if anything."""
     failures = conn.execute(SQL["account_failures"], {"connection_id": connection_id}).fetchone()
-    delay = retry_delay(
-        (failures[0] if failures else 0) + 1, base=ACCOUNT_RETRY, cap=ACCOUNT_RETRY_CAP, rng=context.rng
-    )
+    delay = retry_delay((failures[0] if failures else 0) + 1, base=ACCOUNT_RETRY, cap=ACCOUNT_RETRY_CAP, rng=rng)
     parameters = {"connection_id": connection_id, "code": code, "state": state, "delay": delay}
     conn.execute(SQL["account_failed"], parameters)
 

@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import psycopg
 from psycopg.rows import dict_row
@@ -68,13 +69,19 @@ def extract(context: RunContext) -> dict[str, Any]:
             return _dry_run(context, held, client)
         return _Extraction(context, held, client, account, calls).run()
     except psycopg.Error as broken:
-        raise failures.classify(broken) from broken
+        cause = failures.classify(broken)
+        _give_up_or_retry(context, held, cause, calls.take())
+        raise cause from broken
     except RunWaiting:
         raise
     except (RateLimited, QuotaExhausted) as limited:
         raise _put_back(context, held, limited, calls.take()) from None
     except PenstockError as cause:
         _give_up_or_retry(context, held, cause, calls.take())
+        raise
+    except Exception as defect:
+        unknown = error("UNKNOWN", f"{type(defect).__name__}: {defect}")
+        _give_up_or_retry(context, held, unknown, calls.take())
         raise
     finally:
         if client is not None:
@@ -99,8 +106,8 @@ class CallCounter:
 
 
 def _give_up_or_retry(context: RunContext, held: HeldRun, cause: PenstockError, api_calls: int) -> None:
-    """Ends the run FAILED unless trying the task again can help, or the run is no longer ours."""
-    if cause.code == "LEASE_LOST":
+    """Ends the run FAILED unless trying the task again can help, the run is no longer ours or nobody can write."""
+    if cause.code in ("LEASE_LOST", "DB_UNAVAILABLE"):
         return
     if isinstance(cause, RetryableError | InternalError) and not context.is_last_try:
         return
@@ -125,6 +132,7 @@ def _profiled(context: RunContext, held: HeldRun, client: VendorClient, account:
     profile = source.profile(account, bodies)
     if profile.problem:
         raise error(profile.problem, f"account {account.account_id} ({profile.name}) cannot be read")
+    _check_zone(profile)
     with context.warehouse.connection() as conn:
         _store_profile(conn, held, profile)
     return Account(
@@ -137,6 +145,14 @@ def _profiled(context: RunContext, held: HeldRun, client: VendorClient, account:
         settings=account.settings,
         facts={**account.facts, **profile.facts},
     )
+
+
+def _check_zone(profile: Profile) -> None:
+    """Raises CONFIG_INVALID for a zone that this machine does not know: its days could not be cut."""
+    try:
+        ZoneInfo(profile.time_zone)
+    except (LookupError, ValueError):
+        raise error("CONFIG_INVALID", f"the vendor names an unknown time zone {profile.time_zone!r}") from None
 
 
 def _store_profile(conn: psycopg.Connection[Any], held: HeldRun, profile: Profile) -> None:
@@ -182,14 +198,12 @@ def _plan(cursor: psycopg.Cursor[dict[str, Any]], context: RunContext, held: Hel
     }
     if not cursors:
         cursors = _cursors_of_old_worker(cursor, context.source, account, held)
-    last = cursor.execute(SQL["last_success"], {"connection_id": held.connection_id}).fetchone()
     wish = Wish(
         job_type=held.job_type,
         window_start=held.window_start,
         window_end=held.window_end,
         streams=held.streams,
         cursors=cursors,
-        last_success_at=last["completed_at"] if last else None,
     )
     return plan(context.source, account, wish, context.now())
 

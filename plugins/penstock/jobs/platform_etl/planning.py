@@ -18,7 +18,6 @@ class Wish:
     window_start, window_end: half-open days, or None for "what is due".
     streams: names, or None for the default ones.
     cursors: stream -> instant before which everything is loaded.
-    last_success_at: when the account's cursors last moved.
     """
 
     job_type: str
@@ -26,7 +25,6 @@ class Wish:
     window_end: dt.date | None
     streams: tuple[str, ...] | None
     cursors: Mapping[str, dt.datetime]
-    last_success_at: dt.datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +89,9 @@ def _window(stream: Stream, account: Account, wish: Wish, now: dt.datetime) -> t
     today = account.today(now)
     last_day = today if stream.includes_today else today - dt.timedelta(days=1)
     if stream.kind is Kind.EVENT and wish.job_type == "INCREMENTAL" and wish.window_start is None:
-        tier = windows.tier_days(today, _local_day(wish.last_success_at, account))
-        return (
-            windows.incremental_events(now=now, cursor_at=wish.cursors.get(stream.name), tier=tier, zone=account.zone),
-            None,
-        )
+        cursor = wish.cursors.get(stream.name)
+        tier = windows.tier_days(today, _local_day(cursor, account))
+        return windows.incremental_events(now=now, cursor_at=cursor, tier=tier, zone=account.zone), None
     days = _wished_days(stream, account, wish, today, last_day)
     if days is None:
         return None, "no whole day of the window is over yet"
@@ -112,11 +108,13 @@ def _wished_days(stream: Stream, account: Account, wish: Wish, today: dt.date, l
         return DayRange(wish.window_start, last) if wish.window_start <= last else None
     if wish.job_type == "HISTORICAL":
         return DayRange(last_day - dt.timedelta(days=windows.HISTORICAL_DAYS - 1), last_day)
-    cursor = wish.cursors.get(stream.name)
+    # The stream's own cursor stands at the day of its last success: a run of other streams, or one that ended after
+    # midnight, does not count as this stream's first of the day.
+    cursor_day = _local_day(wish.cursors.get(stream.name), account)
     return windows.incremental_days(
         today=today,
-        cursor_day=cursor.astimezone(account.zone).date() if cursor else None,
-        tier=windows.tier_days(today, _local_day(wish.last_success_at, account)),
+        cursor_day=cursor_day,
+        tier=windows.tier_days(today, cursor_day),
         includes_today=stream.includes_today,
     )
 
@@ -137,6 +135,6 @@ def _parts(stream: Stream, window: Window | None, account: Account, now: dt.date
 
 
 def _learned(account: Account, stream: Stream) -> int | None:
-    """The page size that this account's earlier runs had to come down to."""
+    """Twice the page size that the account's last run came down to: the vendor's bad hour must not slow it for ever."""
     learned = account.facts.get("page_sizes", {}).get(stream.name)
-    return int(learned) if learned else None
+    return min(int(learned) * 2, stream.page_size) if learned else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from psycopg.types.json import Jsonb
 from penstock import sources
 from penstock.core.errors import error
 from penstock.core.lease import CLAIM_LEASE, MAX_ATTEMPTS, RESERVATION
-from penstock.jobs.platform_etl.context import SERVICE, SQL, RunContext, RunNotComplete
+from penstock.jobs.platform_etl.context import SERVICE, SQL, RunContext, RunNotComplete, mark_account_failed
 from penstock.sources.stream import Source
 from penstock.warehouse.session import Warehouse
 
@@ -46,6 +47,7 @@ def enqueue_scheduled(
     accounts: vendor ids or connection ids; None for all. Raises CONFIG_NO_ACCOUNT when one of them is unknown.
     streams: names of the source's streams; None for its default ones. Raises CONFIG_INVALID for an unknown name.
 
+    Raises ACCOUNT_IN_FLIGHT when an account is being read already, but less of it than is wished.
     Called again by the same DAG run (a retry), it returns the runs that it wrote before.
     """
     registered = sources.by_name(source)
@@ -56,22 +58,23 @@ def enqueue_scheduled(
         found = _active_accounts(cursor, registered, shop_id=None, accounts=accounts)
         mine = cursor.execute(SQL["enqueued_by"], origin | {"platform": registered.platform}).fetchall()
         run_of = {row["connection_id"]: row["run_id"] for row in mine}
-        for account in found:
-            if account["connection_id"] in run_of:
-                continue
+        wish = {
+            "job_type": job_type,
+            "window_start": window_start,
+            "window_end": window_end,
+            "streams": list(streams) if streams else None,
+            "is_dry_run": is_dry_run,
+        }
+        new = [account for account in found if account["connection_id"] not in run_of]
+        if job_type != "BACKFILL" and _must_wait(cursor, new, wish):
+            raise error(
+                "ACCOUNT_IN_FLIGHT",
+                f"an account of {source} has a run in flight that reads less than is asked for",
+                service=SERVICE,
+            )
+        for account in new:
             run_of[account["connection_id"]] = _enqueue(
-                cursor,
-                account,
-                registered.platform,
-                {
-                    "job_type": job_type,
-                    "window_start": window_start,
-                    "window_end": window_end,
-                    "streams": list(streams) if streams else None,
-                    "is_dry_run": is_dry_run,
-                    "requested_by": requested_by,
-                    **origin,
-                },
+                cursor, account, registered.platform, wish | origin | {"requested_by": requested_by}
             )
     return list(run_of.values())
 
@@ -158,12 +161,15 @@ def _close_orphan(cursor: psycopg.Cursor[dict[str, Any]], context: RunContext) -
     lost.task = "finish"
     cursor.execute(
         "update core_warehouse.etl_runs set status = 'FAILED', completed_at = now(), leased_until = null, "
-        "error = %(error)s where id = %(run_id)s and status = 'IN_PROGRESS'",
-        {"run_id": context.run_id, "error": Jsonb(lost.as_json())},
+        # The holder again: between the look and this write somebody may have taken the run over.
+        "error = %(error)s where id = %(run_id)s and status = 'IN_PROGRESS' and leased_by = %(holder)s",
+        {"run_id": context.run_id, "holder": context.run["holder"], "error": Jsonb(lost.as_json())},
     )
     row = cursor.execute(SQL["run_status"], {"run_id": context.run_id}).fetchone()
     if row is None:
         raise error("CONFIG_INVALID", f"core_warehouse.etl_runs has no row {context.run_id}", service=SERVICE)
+    if row["job_type"] != "BACKFILL":
+        mark_account_failed(context.rng, cursor.connection, row["connection_id"], lost.code, None)
     return row
 
 
@@ -252,13 +258,16 @@ def _refuse_unsupported(cursor: psycopg.Cursor[dict[str, Any]]) -> None:
 def _expand_parents(cursor: psycopg.Cursor[dict[str, Any]], dag_id: str, dag_run_id: str) -> list[str]:
     """Turns each row without an account into one run per active account of its shop and platform."""
     members: list[str] = []
-    for parent in cursor.execute(SQL["lock_parents"], {"platforms": _platforms()}).fetchall():
+    parameters = {"platforms": _platforms(), "unleased_after": UNLEASED_AFTER}
+    for parent in cursor.execute(SQL["lock_parents"], parameters).fetchall():
         source = sources.by_platform(parent["platform"])
         found = _active_accounts(cursor, source, shop_id=parent["shop_id"], accounts=None)
         if not found:
             _fail_parent(cursor, parent, source)
             continue
         wish = {name: parent[name] for name in ("job_type", "window_start", "window_end", "streams", "is_dry_run")}
+        if parent["job_type"] != "BACKFILL" and _must_wait(cursor, found, wish):
+            continue
         origin = {"requested_by": "dashboard", "dag_id": dag_id, "dag_run_id": dag_run_id}
         for account in found:
             run_id = _enqueue(cursor, account, source.platform, wish | origin)
@@ -266,6 +275,15 @@ def _expand_parents(cursor: psycopg.Cursor[dict[str, Any]], dag_id: str, dag_run
             members.append(run_id)
         cursor.execute(SQL["start_parent"], {"run_id": parent["run_id"]})
     return members
+
+
+def _must_wait(
+    cursor: psycopg.Cursor[dict[str, Any]], found: Sequence[Mapping[str, Any]], wish: Mapping[str, Any]
+) -> bool:
+    """Whether an account is being read already, but less of it than is wished."""
+    connections = [account["connection_id"] for account in found]
+    lesser = cursor.execute(SQL["lesser_run_in_flight"], {"connections": connections, **wish}).fetchone()
+    return lesser is not None
 
 
 def _fail_parent(cursor: psycopg.Cursor[dict[str, Any]], parent: Mapping[str, Any], source: Source) -> None:
@@ -286,3 +304,5 @@ def _fail_exhausted(cursor: psycopg.Cursor[dict[str, Any]]) -> None:
     }
     for row in cursor.execute(SQL["fail_exhausted"], parameters).fetchall():
         log.error("run %s: %s", row["run_id"], lost)
+        if row["job_type"] != "BACKFILL":
+            mark_account_failed(random.SystemRandom(), cursor.connection, row["connection_id"], lost.code, None)

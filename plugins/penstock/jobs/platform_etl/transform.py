@@ -43,6 +43,7 @@ using run_windows as w
 where
     staged.connection_id = %(connection_id)s and staged.report_key = %(stream)s and w.stream = %(stream)s
     and (w.first_day is null or staged.record_date between w.first_day and w.last_day)
+    and (staged.run_id = %(run_id)s or staged.ingested_at < %(started_at)s)
     and not exists (
         select 1 from run_keys as k where k.key_hash = hashtextextended(staged.record_key, 0)
     )
@@ -59,7 +60,8 @@ where
             )
     )
 """
-"""A record that came but cannot be read was not withdrawn: where one was rejected, what is stored stays."""
+"""A record that came but cannot be read was not withdrawn: where one was rejected, what is stored stays. Nor was one
+that another run (the daily one beside a backfill) has stored since this run began: this one may have looked earlier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,9 @@ class _Load:
 
     def run(self) -> dict[str, Any]:
         require_lease(self._conn.execute(SQL["lock_lease"], self._held.key).fetchone(), self._held)
+        # A server looks for its client between statements only: a killed worker's statement would keep the run locked.
+        self._conn.execute(SQL["watch_client"])
+        self._conn.execute("set local lock_timeout = '10min'")
         # Two runs of one account (a backfill beside the daily one) load one after the other.
         self._conn.execute(
             "select pg_advisory_xact_lock(hashtextextended('penstock transform ' || %(connection_id)s, 0))", self._run
@@ -158,7 +163,11 @@ class _Load:
             self._conn.execute(SQL["create_run_keys"], self._run | {"stream": each.stream.name})
             table = sql.Identifier(f"{self._source.name}_{each.stream.table}")
             statement = sql.SQL(WITHDRAWN).format(table=table)
-            place = {"stream": each.stream.name, "time_zone": self._account.time_zone}
+            place = {
+                "stream": each.stream.name,
+                "time_zone": self._account.time_zone,
+                "started_at": self._held.started_at,
+            }
             removed += self._conn.execute(statement, self._run | place).rowcount
         return removed
 
@@ -201,8 +210,9 @@ class _Load:
         for name, slices in by_stream.items():
             cursor_at = cursor_after(self._source.stream(name), self._account, slices, now)
             moved.append(cursor_at)
-            self._conn.execute(SQL["move_cursor"], self._run | {"stream": name, "cursor_at": cursor_at})
-        if moved:
+            place = {"stream": name, "cursor_at": cursor_at, "reads_from": self._reads_from(name, slices)}
+            self._conn.execute(SQL["move_cursor"], self._run | place)
+        if moved and self._held.window_start is None:
             last_complete = self._account.today(now) - dt.timedelta(days=1)
             self._conn.execute(
                 SQL["mirror_cursor"],
@@ -212,6 +222,12 @@ class _Load:
                     "cursor_value": last_complete.isoformat(),
                 },
             )
+
+    def _reads_from(self, stream: str, slices: Sequence[Slice]) -> dt.datetime | None:
+        """Where a chosen window begins; None for one that the cursor chose, or where there is none."""
+        if self._held.window_start is None or self._source.stream(stream).is_as_of:
+            return None
+        return min((each.start for each in slices if each.start is not None), default=None)
 
     def _learn_page_sizes(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """The account's next run starts with the page size that this one had to come down to."""
@@ -233,12 +249,17 @@ class _Load:
             warnings=self._held.warnings,
             api_calls=0,
         )
-        if cause:
-            mark_account_failed(self._context, self._conn, self._held.connection_id, cause.code, None)
-        elif self._held.job_type != "BACKFILL":
-            self._conn.execute(SQL["account_succeeded"], self._run)
+        if self._held.job_type != "BACKFILL":
+            self._mark_account(cause)
         self._conn.execute(SQL["close_parents"])
         return status
+
+    def _mark_account(self, cause: PenstockError | None) -> None:
+        if cause:
+            mark_account_failed(self._context.rng, self._conn, self._held.connection_id, cause.code, None)
+        else:
+            is_whole = self._held.streams is None and self._held.window_start is None
+            self._conn.execute(SQL["account_succeeded"], self._run | {"is_whole": is_whole})
 
     def _end_dry_run(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """A dry run ends with its plan in `warnings`; no staging row, fact or cursor was touched."""

@@ -1,0 +1,119 @@
+"""The whole stack in a state folder of its own, and a Chromium that has logged in with what `make up` prints."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from stack import chromium
+from stack.home import PROJECT
+from tests.browser.airflow_ui import AirflowUi
+
+START_SECONDS = 240
+STOP_SECONDS = 120
+PAGE_SECONDS = 60  # pages take 5 to 15 s while tasks run on the same two cores
+WINDOW = {"width": 1280, "height": 800}
+ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking")
+
+_LOGIN = re.compile(r"Airflow: (?P<url>\S+)  login: (?P<user>\S+)  password: (?P<password>\S+)")
+_SANDBOX = re.compile(r"sandbox: (?P<url>http://\S+)")
+
+
+@dataclass(frozen=True)
+class RunningStack:
+    """What `make up` has printed."""
+
+    url: str
+    user: str
+    password: str
+    sandbox_url: str
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Without the machine's own settings and without .env: every vendor is played by the sandbox."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    path = os.pathsep.join([str(PROJECT / "plugins"), str(PROJECT)])
+    return {**kept, "PENSTOCK_HOME": str(home), "PYTHONPATH": path, "PENSTOCK_DOTENV": os.devnull}
+
+
+@pytest.fixture(scope="session")
+def home() -> Iterator[Path]:
+    """Not below pytest's own folder: under root Postgres runs as a user who cannot enter that."""
+    folder = Path(tempfile.mkdtemp(prefix="penstock-browser-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def stack(home: Path) -> Iterator[RunningStack]:
+    log = home / "up.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stack", "up"],
+            env=environment(home),
+            cwd=PROJECT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield _when_ready(process, log)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=STOP_SECONDS)
+
+
+def _when_ready(process: subprocess.Popen[bytes], log: Path) -> RunningStack:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        said = log.read_text()
+        login, sandbox = _LOGIN.search(said), _SANDBOX.search(said)
+        if login and sandbox:
+            return RunningStack(**login.groupdict(), sandbox_url=sandbox["url"])
+        assert process.poll() is None, said
+        assert time.monotonic() < deadline, said
+        time.sleep(0.5)
+
+
+@pytest.fixture(scope="session")
+def page(stack: RunningStack) -> Iterator[Page]:
+    """One tab for all tests: a new one would load Airflow's scripts again."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium.find_or_install(os.environ), args=list(ARGUMENTS)
+        )
+        page = browser.new_context(viewport=WINDOW).new_page()
+        page.set_default_timeout(PAGE_SECONDS * 1000)
+        yield page
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def ui(page: Page, stack: RunningStack) -> AirflowUi:
+    """Airflow's UI, logged in with the printed password."""
+    found = AirflowUi(page, stack.url, pictures=os.environ.get("PENSTOCK_PICTURES"))
+    found.log_in(stack.user, stack.password)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def picture_of_a_failure(request: pytest.FixtureRequest, page: Page) -> Iterator[None]:
+    """What the browser showed when a test failed, for whoever has to find out why."""
+    failures = request.session.testsfailed
+    yield
+    if request.session.testsfailed > failures:
+        path = Path(tempfile.gettempdir()) / f"penstock-{request.node.name}.png"
+        page.screenshot(path=path)
+        print(f"picture: {path}, page: {page.url}")

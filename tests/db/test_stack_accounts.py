@@ -1,0 +1,90 @@
+"""Accounts that the stack registers, parks and takes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from stack import accounts, plan
+
+KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+BOTH = {"META_ACCESS_TOKEN": "EAAB", "META_AD_ACCOUNT_ID": "act_1,act_2"}
+ONE = {"META_ACCESS_TOKEN": "EAAB", "META_AD_ACCOUNT_ID": "act_1"}
+
+
+def register(dsn: str, values: dict[str, str], installation: str = "here") -> list[str]:
+    """Register what the variables name; returns what was said."""
+    said: list[str] = []
+    accounts.register(
+        plan.make(values),
+        warehouse_dsn=dsn,
+        vault_keys=KEY,
+        sandbox_url=None,
+        installation=installation,
+        say=said.append,
+    )
+    return said
+
+
+def active(connection: psycopg.Connection[Any]) -> set[str]:
+    rows = connection.execute("select account_id from public.platform_connections where is_active").fetchall()
+    return {row[0] for row in rows}
+
+
+@pytest.fixture
+def connection(fresh_database: str) -> Any:
+    with psycopg.connect(fresh_database, autocommit=True) as opened:
+        yield opened
+
+
+def test_registering_twice_changes_nothing(fresh_database: str, connection: psycopg.Connection[Any]) -> None:
+    register(fresh_database, BOTH)
+    before = connection.execute("select id, account_id, shop_id from public.platform_connections order by 2").fetchall()
+
+    said = register(fresh_database, BOTH)
+
+    assert (
+        connection.execute("select id, account_id, shop_id from public.platform_connections order by 2").fetchall()
+        == before
+    )
+    assert active(connection) == {"1", "2"}
+    assert "Meta Ads: 2 accounts registered" in said
+
+
+def test_an_account_that_is_not_named_any_more_is_parked_and_comes_back(
+    fresh_database: str, connection: psycopg.Connection[Any]
+) -> None:
+    register(fresh_database, BOTH)
+
+    said = register(fresh_database, ONE)
+
+    assert active(connection) == {"1"}
+    assert "META 2: parked, because this start does not name it" in said
+    register(fresh_database, BOTH)
+    assert active(connection) == {"1", "2"}
+
+
+def test_an_account_that_a_person_switched_off_stays_off(
+    fresh_database: str, connection: psycopg.Connection[Any]
+) -> None:
+    register(fresh_database, BOTH)
+    connection.execute("update public.platform_connections set is_active = false where account_id = '2'")
+
+    register(fresh_database, BOTH)
+
+    assert active(connection) == {"1"}
+
+
+def test_accounts_of_people_and_of_other_installations_are_left_alone(
+    fresh_database: str, connection: psycopg.Connection[Any]
+) -> None:
+    register(fresh_database, ONE, installation="production")
+    connection.execute(
+        "insert into public.platform_connections (platform, account_id, shop_id) values ('KLAVIYO', 'theirs', 'shop')"
+    )
+
+    register(fresh_database, {}, installation="somebody's laptop")
+
+    assert active(connection) == {"1", "theirs"}
