@@ -88,6 +88,10 @@ test-contracts: install ## Check sandbox and requests against the vendors' contr
 bench: install ## Measure speed and memory against the bare client, COPY and a row-by-row loop
 	@$(PYTHON_IN) -m bench $(ARGS)
 
+.PHONY: docs
+docs: install ## Write docs/DAGS.md from the DAGs
+	@$(PYTHON_IN) -m penstock.dag_docs
+
 .PHONY: lock
 lock: install ## Resolve requirements.in into requirements.txt, every version pinned
 	@$(PYTHON_IN) -m uv pip compile --quiet --universal --python-version 3.11 $(ARGS) requirements.in --output-file requirements.txt

@@ -99,7 +99,7 @@ class AirflowUi:
         # The box filters only what has arrived already.
         form.get_by_role("combobox").first.click()
         self.page.get_by_role("option", name=connection_type, exact=True).click()
-        form.get_by_role("button", name="Extra Fields", exact=True).click()
+        form.get_by_role("button", name="Extra Fields", exact=True).wait_for()
         return form
 
     def test_connection(self, connection_id: str) -> Locator:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from stack import chromium
 from stack.home import PROJECT
@@ -91,11 +91,10 @@ def _when_ready(process: subprocess.Popen[bytes], log: Path) -> RunningStack:
 def page(stack: RunningStack) -> Iterator[Page]:
     """One tab for all tests: a new one would load Airflow's scripts again."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium.find_or_install(os.environ), args=list(ARGUMENTS)
-        )
+        browser = playwright.chromium.launch(executable_path=chromium.find_or_install(os.environ), args=list(ARGUMENTS))
         page = browser.new_context(viewport=WINDOW).new_page()
         page.set_default_timeout(PAGE_SECONDS * 1000)
+        expect.set_options(timeout=PAGE_SECONDS * 1000)
         yield page
         browser.close()
 

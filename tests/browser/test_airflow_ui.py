@@ -23,9 +23,12 @@ MONDAY = dt.date(2026, 10, 5)
 SUNDAY = MONDAY + dt.timedelta(days=6)
 
 CONNECTION_FORMS = {
-    "Meta Ads": ("Base URL", "Access token", "App secret", "App id", "Ad account id"),
-    "Google Analytics 4": ("Base URL", "Service account JSON", "Google connection", "Key file path", "Property id"),
-    "Klaviyo": ("Base URL", "Private API key", "Account id"),
+    "Meta Ads": (("Base URL", "Access token"), ("App secret", "App id", "Ad account id")),
+    "Google Analytics 4": (
+        ("Base URL", "Service account JSON"),
+        ("Google connection", "Key file path", "Credential configuration file", "Impersonation chain", "Property id"),
+    ),
+    "Klaviyo": (("Base URL", "Private API key"), ("Account id",)),
 }
 
 
@@ -107,10 +110,14 @@ def test_a_week_is_backfilled_in_seven_runs(ui: AirflowUi, accounts: list[dict[s
 def test_the_connection_form_asks_for_what_the_vendor_needs(ui: AirflowUi, connection_type: str) -> None:
     form = ui.open_connection_form(connection_type)
 
-    for label in CONNECTION_FORMS[connection_type]:
+    standard, extra = CONNECTION_FORMS[connection_type]
+    for label in standard:
         expect(form.get_by_text(label, exact=True)).to_be_visible()
     for hidden in ("Login", "Port", "Schema"):
         expect(form.get_by_text(hidden, exact=True)).to_have_count(0)
+    form.get_by_role("button", name="Extra Fields", exact=True).click()  # closes the others
+    for label in extra:
+        expect(form.get_by_text(label, exact=True)).to_be_visible()
 
 
 @pytest.mark.parametrize(("is_right", "said"), [(True, "Successful"), (False, "KLAVIYO_AUTH_ERROR")])

@@ -53,7 +53,7 @@ def test_settings_of_a_session(warehouse: Warehouse) -> None:
             "select current_setting('TimeZone'), current_setting('statement_timeout'), current_setting('lock_timeout'),"
             " current_setting('idle_in_transaction_session_timeout'), current_setting('application_name')"
         ).fetchone()
-    assert row == ("UTC", "15min", "1min", "10min", "penstock-test")
+    assert row == ("UTC", "15min", "1min", "2min", "penstock-test")
 
 
 def test_a_connection_that_the_server_ended_is_replaced_unnoticed(warehouse: Warehouse) -> None:

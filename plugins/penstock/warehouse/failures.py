@@ -8,7 +8,7 @@ from penstock.core.errors import PenstockError, error
 
 # Classes and codes of https://www.postgresql.org/docs/current/errcodes-appendix.html
 _UNAVAILABLE_CLASSES = frozenset({"08", "53"})  # connection exceptions, insufficient resources
-_UNAVAILABLE_CODES = frozenset({"57P01", "57P02", "57P03", "57P05", "25P04"})  # shut down, crashed, starting, timed out
+_UNAVAILABLE_CODES = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"})  # shut down, timed out
 _PASSING_CLASSES = frozenset({"08", "40", "53"})  # and rolled back: serialization, deadlock
 _PASSING_CODES = _UNAVAILABLE_CODES | {"55P03"}  # a lock was not to be had in time
 _MISSING_OBJECTS = frozenset({"3F000", "42P01", "42703", "42883", "42P10"})  # schema, table, column, function, key

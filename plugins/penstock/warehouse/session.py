@@ -20,7 +20,7 @@ Connection = psycopg.Connection[TupleRow]
 
 CONNECT_TIMEOUT_SECONDS = 10
 STATEMENT_TIMEOUT_SECONDS = 15 * 60
-IDLE_IN_TRANSACTION_SECONDS = 10 * 60
+IDLE_IN_TRANSACTION_SECONDS = 2 * 60  # shorter than a lease: a frozen worker must not block its successor
 LOCK_TIMEOUT_SECONDS = 60
 PATIENCE_SECONDS = 30.0
 
