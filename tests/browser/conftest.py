@@ -115,4 +115,3 @@ def picture_of_a_failure(request: pytest.FixtureRequest, page: Page) -> Iterator
     if request.session.testsfailed > failures:
         path = Path(tempfile.gettempdir()) / f"penstock-{request.node.name}.png"
         page.screenshot(path=path)
-        print(f"picture: {path}, page: {page.url}")
