@@ -14,6 +14,8 @@ GA4_DATA_URL = (
 )
 KLAVIYO_URL = "https://a.klaviyo.com"  # https://developers.klaviyo.com/en/reference/api_overview
 
+PORT = "443"  # the list's button Test needs one, though the base URL does not
+
 
 def get_provider_info() -> dict[str, Any]:
     """What Airflow's provider manager asks for; the shape is airflow/provider_info.schema.json."""
@@ -30,10 +32,11 @@ def _meta_ads() -> dict[str, Any]:
         connection_type="meta_ads",
         hook_name="Meta Ads",
         hook_class_name="penstock.hooks.meta_ads.MetaAdsHook",
-        hidden=("login", "schema", "port"),
+        hidden=("login", "schema"),
         labels={"host": "Base URL", "password": "Access token"},
         placeholders={
             "host": META_GRAPH_URL,
+            "port": PORT,
             "password": "System user token; accounts may carry tokens of their own",
         },
         fields={
@@ -49,9 +52,9 @@ def _ga4() -> dict[str, Any]:
         connection_type="ga4",
         hook_name="Google Analytics 4",
         hook_class_name="penstock.hooks.ga4.GA4Hook",
-        hidden=("login", "schema", "port"),
+        hidden=("login", "schema"),
         labels={"host": "Base URL", "password": "Service account JSON"},
-        placeholders={"host": GA4_DATA_URL, "password": "The key file's content, in one line"},
+        placeholders={"host": GA4_DATA_URL, "port": PORT, "password": "The key file's content, in one line"},
         fields={
             "google_conn_id": _text(
                 "Google connection", "Optional. A connection of Airflow's Google provider instead."
@@ -71,9 +74,9 @@ def _klaviyo() -> dict[str, Any]:
         connection_type="klaviyo",
         hook_name="Klaviyo",
         hook_class_name="penstock.hooks.klaviyo.KlaviyoHook",
-        hidden=("login", "schema", "port"),
+        hidden=("login", "schema"),
         labels={"host": "Base URL", "password": "Private API key"},
-        placeholders={"host": KLAVIYO_URL, "password": "pk_..."},
+        placeholders={"host": KLAVIYO_URL, "port": PORT, "password": "pk_..."},
         fields={"account_id": _text("Account id", "Optional. The six-character id of the account, as a check.")},
     )
 

@@ -114,6 +114,8 @@ def test_extras_of_other_hooks_do_not_reach_libpq() -> None:
         ({}, "https://api.example"),
         ({"host": "http://127.0.0.1:8099/meta/"}, "http://127.0.0.1:8099/meta"),
         ({"host": "http://127.0.0.1/meta", "port": 8099}, "http://127.0.0.1:8099/meta"),
+        ({"host": "http://127.0.0.1:8099/meta", "port": 443}, "http://127.0.0.1:8099/meta"),
+        ({"host": "https://a.klaviyo.com", "port": 443}, "https://a.klaviyo.com"),
         ({"host": "proxy.example"}, "https://proxy.example"),
         ({"host": "proxy.example", "schema": "http", "port": 8080}, "http://proxy.example:8080"),
     ],
@@ -122,8 +124,10 @@ def test_host_scheme_and_port_make_the_base_url(fields: dict[str, Any], url: str
     assert base_url(Connection(conn_id="x", conn_type="x", **fields), "https://api.example/") == url
 
 
-def test_a_base_url_survives_airflow_s_own_uri_form() -> None:
-    connection = Connection(conn_id="x", conn_type="meta_ads", host="http://127.0.0.1:8099/meta", password="t")
+@pytest.mark.parametrize("port", [None, 443])
+def test_a_base_url_survives_airflow_s_own_uri_form(port: int | None) -> None:
+    host = "http://127.0.0.1:8099/meta"
+    connection = Connection(conn_id="x", conn_type="meta_ads", host=host, port=port, password="t")
     assert base_url(Connection.from_uri(connection.get_uri(), conn_id="x"), "") == "http://127.0.0.1:8099/meta"
 
 

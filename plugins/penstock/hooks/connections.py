@@ -66,17 +66,23 @@ def required(conn_id: str, connection: Connection | None) -> Connection:
     return connection
 
 
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+
+
 def base_url(connection: Connection | None, default: str) -> str:
-    """The vendor's base URL without a trailing slash: a whole URL in the host field, or scheme, host and port."""
+    """The vendor's base URL without a trailing slash: a whole URL in the host field, or scheme, host and port.
+
+    A scheme's own port is left out, so that the URL equals the one in the vendor's links.
+    """
     if connection is None or not connection.host:
         return default.rstrip("/")
-    port = f":{connection.port}" if connection.port else ""
-    if "://" in connection.host:
-        scheme, rest = connection.host.rstrip("/").split("://", 1)
-        host, slash, path = rest.partition("/")
-        # Airflow splits the port off when the connection came as a URI; in the form it stays in the host.
-        return f"{scheme}://{host}{'' if ':' in host else port}{slash}{path}"
-    return f"{connection.schema or 'https'}://{connection.host}{port}".rstrip("/")
+    scheme, _, rest = connection.host.rstrip("/").rpartition("://")
+    scheme = scheme or connection.schema or "https"
+    host, slash, path = rest.partition("/")
+    # Airflow splits the port off when the connection came as a URI; in the form it stays in the host.
+    needs_port = ":" not in host and connection.port and connection.port != _DEFAULT_PORTS.get(scheme)
+    port = f":{connection.port}" if needs_port else ""
+    return f"{scheme}://{host}{port}{slash}{path}"
 
 
 def _candidates(conn_id: str) -> tuple[str, ...]:
