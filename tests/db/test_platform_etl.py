@@ -345,3 +345,50 @@ def test_credentials_are_stored_encrypted(pipeline: Pipeline) -> None:
     stored = pipeline.fetch("select credentials::text from platform_connections")[0][0]
     assert account["credentials"]["access_token"] not in stored
     assert '"v1:' in stored
+
+
+def test_accounts_loaded_together_never_mix(pipeline: Pipeline) -> None:
+    pipeline.register(pipeline.accounts("META"))
+    assert {outcome.status for outcome in pipeline.sync("meta_ads", streams=["insights_account", "totals"])} == {
+        "SUCCEEDED"
+    }
+    strangers = pipeline.fetch(
+        "select count(*) from staging_ingest.meta_ads_insights s join platform_connections c on c.id = s.connection_id "
+        "where s.payload->>'account_id' <> c.account_id"
+    )
+    assert strangers == [(0,)]
+    per_account = pipeline.fetch(
+        "select count(distinct connection_id), sum(abs(difference)) "
+        "from reporting.reconciliation where metric = 'spend'"
+    )
+    assert per_account == [(3, 0)]
+
+
+def test_spend_of_ads_that_are_gone_still_counts(pipeline: Pipeline) -> None:
+    pipeline.register(pipeline.accounts("META"))
+    pipeline.sync("meta_ads", streams=["ads", "insights_ad"])
+    spent = pipeline.fetch(
+        "select count(*) from core_warehouse.fct_meta_daily f "
+        "join core_warehouse.dim_ad a on a.connection_id = f.connection_id and a.ad_id = f.entity_id "
+        "where f.level = 'AD' and f.spend > 0 and a.effective_status not in ('ACTIVE', 'PAUSED')"
+    )
+    assert spent[0][0] > 0
+
+
+def test_no_token_reaches_the_log_or_a_table(
+    pipeline: Pipeline, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    account = pipeline.accounts("META")[0]
+    pipeline.register([account])
+    sandbox.faults({"vendor": "meta", "path": "/insights", "action": "status", "params": {"status": 500}})
+    outcome = pipeline.sync("meta_ads", streams=["campaigns", "insights_account"])[0]
+    assert outcome.status == "PARTIAL"
+    written = pipeline.fetch(
+        "select r::text from core_warehouse.etl_runs r union all select s::text from penstock.slices s "
+        "union all select b::text from penstock.circuit_breakers b union all select l::text from penstock.rate_limits l"
+    )
+    secrets = [account["credentials"][name] for name in ("access_token", "app_secret")]
+    text = caplog.text + str(outcome.error) + "".join(row[0] for row in written)
+    assert [secret for secret in secrets if secret in text] == []
+    assert len(written) >= 4

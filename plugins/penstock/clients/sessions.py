@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,9 @@ READ_TIMEOUT_S = 50.0  # silence between two bytes
 TOTAL_TIMEOUT_S = 60.0  # of one answer, however slowly it drips
 MAX_BODY_BYTES = 128 * 2**20
 CHUNK_BYTES = 2**16
+
+# At DEBUG urllib3 logs whole URLs, and Meta's SDK puts the token into every one of them.
+logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
 
 
 class BodyTooLarge(Exception):
