@@ -88,6 +88,10 @@ test-contracts: install ## Check sandbox and requests against the vendors' contr
 bench: install ## Measure speed and memory against the bare client, COPY and a row-by-row loop
 	@$(PYTHON_IN) -m bench $(ARGS)
 
+.PHONY: soak
+soak: install ## Kill workers and Postgres at random and compare: ARGS="--kills 100 --seed 3"
+	@$(PYTHON_IN) -m bench.soak $(ARGS)
+
 .PHONY: docs
 docs: install ## Write docs/DAGS.md from the DAGs
 	@$(PYTHON_IN) -m penstock.dag_docs

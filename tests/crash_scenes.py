@@ -158,7 +158,7 @@ def remember_page_sizes(pipeline: Pipeline, scene: Scene) -> None:
     with pipeline.warehouse.connection() as conn:
         conn.execute(
             "update platform_connections set facts = jsonb_build_object('page_sizes', %(sizes)s::jsonb)",
-            {"sizes": json.dumps(dict(scene.page_sizes))},
+            {"sizes": json.dumps({name: size // 2 for name, size in scene.page_sizes.items()})},
         )
 
 
