@@ -157,7 +157,7 @@ def test_a_run_of_the_operations_page_lists_its_streams(ui: AirflowUi, accounts:
     ui.page.get_by_role("row").filter(has_text=account["account_id"]).get_by_role("link").click()
 
     expect(ui.page.get_by_role("heading", name="Run", exact=False).first).to_be_visible()
-    expect(ui.page.get_by_role("row").filter(has_text="insights_ad").first).to_be_visible()
+    expect(ui.page.get_by_role("row").filter(has_text="insights_account").first).to_be_visible()
 
 
 def test_the_dag_list_shows_green_runs(ui: AirflowUi) -> None:
