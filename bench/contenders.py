@@ -9,6 +9,7 @@ import argparse
 import concurrent.futures
 import dataclasses
 import datetime as dt
+import gc
 import http.client
 import itertools
 import json
@@ -236,6 +237,7 @@ def ours(job: Job) -> dict[str, Any]:
     from penstock.jobs import platform_etl
     from penstock.jobs.accounts import register_account
     from penstock.jobs.platform_etl import RunContext, VendorClient
+    from penstock.jobs.platform_etl.slices import COLLECTOR_THRESHOLD
     from penstock.sources import klaviyo
     from penstock.sources.stream import Account, Request, Source
     from penstock.warehouse.limits import SharedBreaker, SharedLimiter
@@ -270,6 +272,7 @@ def ours(job: Job) -> dict[str, Any]:
         client: VendorClient = Watched(credentials, of.account_id, source.limits, limiter, breaker)
         return client
 
+    gc.set_threshold(COLLECTOR_THRESHOLD)
     found = account(job.sandbox_url)
     vault = Vault.from_environment({"PENSTOCK_ENCRYPTION_KEYS": "11" * 32})
     with Warehouse(job.dsn) as warehouse:

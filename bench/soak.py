@@ -30,6 +30,7 @@ from sandbox.__main__ import create_server, listen  # noqa: E402
 from sandbox.clock import Clock  # noqa: E402
 from sandbox.state import State  # noqa: E402
 from stack.postgres import EmbeddedPostgres, free_port  # noqa: E402
+from stack.terminal import Stopped, end_on_signals  # noqa: E402
 from tests.crash_scenes import ASYNC_REPORTS, GA4, KLAVIYO, META, Scene, Stage, empty, raise_curtain  # noqa: E402
 from tests.crash_worker import Result, Worker  # noqa: E402
 from tests.pipeline import Pipeline  # noqa: E402
@@ -200,6 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     print(f"seed {options.seed}")
     began = time.monotonic()
+    end_on_signals()  # by default SIGTERM ends Python before it has cleaned up
     with running_postgres() as server, running_sandbox() as (state, url):
         soak = Soak(server, state, url, random.Random(options.seed))
         try:
@@ -209,6 +211,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (AssertionError, TimeoutError, EOFError, psycopg.Error) as failure:
             print(f"run {soak.runs + 1} went wrong after {soak.hits.total()} blows: {failure!r}"[:4000])
             return 1
+        except Stopped as stopped:
+            return 128 + stopped.number
         finally:
             report(soak, time.monotonic() - began)
     return 0

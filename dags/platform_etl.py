@@ -39,6 +39,7 @@ in `core_warehouse.etl_runs.error`, and `docs/runbook.md` is ordered by code.
 | `extract` up for retry | the vendor or the network is down; the next try resumes at the last saved page |
 | `extract` skipped | a quota is used up: the run waits in the queue until the vendor's reset (`not_before`) |
 | `transform` green, `finish` red | PARTIAL: some slices failed; whole days are loaded, the cursor has not moved |
+| green, the account NEEDS_PERMISSION | the key may not read a stream: that was told once, the other streams go on |
 | everything skipped | nothing was waiting, or another DAG run has the accounts |
 
 ## Run it again
@@ -189,7 +190,7 @@ def queue_dag() -> DAG:
         ),
         start_date=START_DATE,
         catchup=False,
-        max_active_runs=4,
+        max_active_runs=8,  # twice HISTORIES_AT_ONCE: a DAG run lasts as long as its longest lane
         max_active_tasks=16,
         max_consecutive_failed_dag_runs=0,
         dagrun_timeout=timedelta(hours=24),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from tests.pipeline import SOURCES, Pipeline, snapshot
 LATENCY = 0.01
 IN_HAND = 2
 """Pages that a slice's worker may hold unsaved when it dies: the one that is written and the one on its way."""
+
+IDLE_SECONDS = 60.0
 
 PROFILE_CALLS = 4
 """Token, account and metrics: every worker begins with them."""
@@ -82,16 +85,25 @@ class Stage:
 
     def expire_lease(self) -> None:
         with self.pipeline.warehouse.connection() as conn:
-            conn.execute("update core_warehouse.etl_runs set leased_until = now() - interval '1 second'")
+            conn.execute(
+                "update core_warehouse.etl_runs set leased_until = now() - interval '1 second' "
+                "where status = 'IN_PROGRESS'"
+            )
 
     def end_idle_transactions(self, worker: Worker) -> None:
-        """What the server does by itself when a client is silent for too long inside a transaction."""
-        with self.pipeline.warehouse.connection() as conn:
-            conn.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity "
-                "where application_name = %(name)s and state like 'idle in transaction%%'",
-                {"name": f"penstock-{worker.pid}"},
+        """What the server does by itself when a client is silent for too long inside a transaction. A statement that
+        is under way ends first: only then does its transaction fall idle."""
+        deadline = time.monotonic() + IDLE_SECONDS
+        while time.monotonic() < deadline:
+            states = self.pipeline.fetch(
+                "select case when state like 'idle in transaction%%' then pg_terminate_backend(pid) end "
+                "from pg_stat_activity where application_name = %(name)s and state <> 'idle'",
+                name=f"penstock-{worker.pid}",
             )
+            if not states:
+                return
+            time.sleep(0.05)
+        raise TimeoutError(f"the frozen worker's statement does not end in {IDLE_SECONDS} s")
 
     def start(self, lane: Mapping[str, Any], *stages: str, **changes: Any) -> Worker:
         job = Job(self.pipeline.warehouse.dsn, self.pipeline.sandbox_url, lane, **changes)
@@ -122,10 +134,13 @@ class Stage:
         )
 
     def assert_as_if_undisturbed(self) -> None:
-        assert snapshot(self.pipeline) == self.expected
-        assert slices_read(self.pipeline) == self.expected_slices
+        found = snapshot(self.pipeline)
+        differing = [table for table in {**found, **self.expected} if found.get(table) != self.expected.get(table)]
+        assert found == self.expected, f"tables that differ: {', '.join(differing)}"
+        read = slices_read(self.pipeline)
+        assert read == self.expected_slices, f"slices that differ: {set(read) ^ set(self.expected_slices)}"
         states = self.pipeline.fetch("select distinct status, leased_until from core_warehouse.etl_runs")
-        assert states == [("SUCCEEDED", None)]
+        assert states == [("SUCCEEDED", None)], f"the run's row: {states}"
 
 
 def slices_read(pipeline: Pipeline) -> list[Any]:

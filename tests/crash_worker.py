@@ -6,6 +6,7 @@ ended. It is forked from a server that has imported everything once, so that a h
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import functools
 import multiprocessing
@@ -97,10 +98,13 @@ class Worker:
             return True
 
     def freeze(self) -> None:
-        os.kill(self.pid, signal.SIGSTOP)
+        """Stops it where it stands, unless it has ended meanwhile."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGCONT)
 
     def result(self, seconds: float = RESULT_SECONDS) -> Result:
         """How it ended. Raises TimeoutError, and EOFError when it died without a word."""

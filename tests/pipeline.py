@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import datetime as dt
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +23,7 @@ from penstock.sources.stream import Account, Source
 from penstock.warehouse.limits import SharedBreaker, SharedLimiter
 from penstock.warehouse.session import Warehouse
 from penstock.warehouse.vault import Vault
+from sandbox.state import State
 
 BASE_PATHS = {"meta_ads": "meta", "ga4": "ga4", "klaviyo": "klaviyo"}
 VOLATILE = {
@@ -60,6 +63,8 @@ class Pipeline:
     is_last_try: bool = True
     now: Callable[[], dt.datetime] = utc_now
     runs_started: int = 0
+    vendor_pace: float = 1.0
+    """How many of the vendor's seconds pass in one of ours, as in `hurried`."""
 
     def accounts(self, *platforms: str) -> list[dict[str, Any]]:
         listed = requests.get(f"{self.sandbox_url}/sandbox/accounts", timeout=10).json()
@@ -94,7 +99,11 @@ class Pipeline:
             extra=extra,
         )
         limiter, breaker = SharedLimiter(self.warehouse), SharedBreaker(self.warehouse)
-        return CLIENTS[source.name](credentials, account.account_id, source.limits, limiter, breaker)
+        limits = {
+            family: tuple(dataclasses.replace(limit, period=limit.period / self.vendor_pace) for limit in together)
+            for family, together in source.limits.items()
+        }
+        return CLIENTS[source.name](credentials, account.account_id, limits, limiter, breaker)
 
     def enqueue(self, source: str, **wish: Any) -> list[str]:
         self.runs_started += 1
@@ -156,6 +165,19 @@ class Pipeline:
     def fetch(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with self.warehouse.connection() as conn:
             return conn.execute(query, parameters).fetchall()
+
+
+@contextlib.contextmanager
+def hurried(state: State, pace: float) -> Iterator[None]:
+    """The sandbox's rate-limit windows run so many times as fast: a pipeline of the same `vendor_pace` keeps to them
+    as it would to the real ones, and waits less. Time-stamps and Retry-After stay as they are."""
+    clock = state.clock
+    real = clock.monotonic
+    clock.monotonic = lambda: real() * pace  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del clock.monotonic
 
 
 def snapshot(pipeline: Pipeline, *schemas: str) -> dict[str, list[tuple[Any, ...]]]:

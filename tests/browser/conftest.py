@@ -6,10 +6,7 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +15,9 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from stack import chromium
-from stack.home import PROJECT
 from tests.browser.airflow_ui import AirflowUi
+from tests.running_stack import start_up, wait_for
 
-START_SECONDS = 240
 STOP_SECONDS = 120
 PAGE_SECONDS = 60  # pages take 5 to 15 s while tasks run on the same two cores
 WINDOW = {"width": 1280, "height": 800}
@@ -41,13 +37,6 @@ class RunningStack:
     sandbox_url: str
 
 
-def environment(home: Path) -> dict[str, str]:
-    """Without the machine's own settings and without .env: every vendor is played by the sandbox."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    path = os.pathsep.join([str(PROJECT / "plugins"), str(PROJECT)])
-    return {**kept, "PENSTOCK_HOME": str(home), "PYTHONPATH": path, "PENSTOCK_DOTENV": os.devnull}
-
-
 @pytest.fixture(scope="session")
 def home() -> Iterator[Path]:
     """Not below pytest's own folder: under root Postgres runs as a user who cannot enter that."""
@@ -59,32 +48,17 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def stack(home: Path) -> Iterator[RunningStack]:
-    log = home / "up.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "stack", "up"],
-            env=environment(home),
-            cwd=PROJECT,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+    process, log = start_up(home)
     try:
-        yield _when_ready(process, log)
+        yield wait_for(process, log, _printed)
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=STOP_SECONDS)
 
 
-def _when_ready(process: subprocess.Popen[bytes], log: Path) -> RunningStack:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        said = log.read_text()
-        login, sandbox = _LOGIN.search(said), _SANDBOX.search(said)
-        if login and sandbox:
-            return RunningStack(**login.groupdict(), sandbox_url=sandbox["url"])
-        assert process.poll() is None, said
-        assert time.monotonic() < deadline, said
-        time.sleep(0.5)
+def _printed(said: str) -> RunningStack | None:
+    login, sandbox = _LOGIN.search(said), _SANDBOX.search(said)
+    return RunningStack(**login.groupdict(), sandbox_url=sandbox["url"]) if login and sandbox else None
 
 
 @pytest.fixture(scope="session")

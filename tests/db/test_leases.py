@@ -127,6 +127,17 @@ def test_finish_leaves_a_run_alone_that_another_took_over(pipeline: Pipeline, la
     assert run_row(pipeline)[:2] == ("IN_PROGRESS", "another")
 
 
+def test_finish_leaves_a_run_alone_that_its_own_lane_has_begun_again(pipeline: Pipeline, lane: dict[str, Any]) -> None:
+    """A lane's tasks were started twice: the second extract reopens what the first worker has just ended."""
+    first = pipeline.context(lane)
+    end_succeeded(pipeline, lane, begin_stage(first, is_first=True))
+    second = begin(pipeline, lane)
+    assert platform_etl.finish(first)["status"] == "IN_PROGRESS"
+    end_succeeded(pipeline, lane, second)
+    assert platform_etl.finish(first)["status"] == "SUCCEEDED"
+    assert pipeline.fetch("select consecutive_failures from platform_connections") == [(0,)]
+
+
 def test_finish_and_a_takeover_at_the_same_moment_leave_the_run_to_its_new_holder(
     pipeline: Pipeline, lane: dict[str, Any]
 ) -> None:
@@ -145,6 +156,7 @@ def test_finish_and_a_takeover_at_the_same_moment_leave_the_run_to_its_new_holde
         taker.commit()
         assert finishing.result()["status"] == "IN_PROGRESS"
     assert run_row(pipeline)[:2] == ("IN_PROGRESS", "another")
+    assert pipeline.fetch("select consecutive_failures from platform_connections") == [(0,)]
 
 
 def test_a_run_at_work_inside_its_transaction_is_not_claimed(pipeline: Pipeline, lane: dict[str, Any]) -> None:

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from penstock.core.errors import PenstockError
 from penstock.jobs import platform_etl
+from penstock.jobs.platform_etl import slices
 from penstock.warehouse.session import Warehouse
-from tests.pipeline import Pipeline, snapshot
+from tests.pipeline import Pipeline, hurried, snapshot
 from tests.sandbox_fixture import NOW, Sandbox
 
 KLAVIYO_STREAMS = ["events", "lists", "segments", "flows", "message_aggregates", "totals"]
 """Those that a vendor's two report calls a minute do not slow down."""
 
 
+PACE = 10.0
+"""The limits are the vendors' own, and at their own pace most of a test would be waiting for them."""
+
+
 @pytest.fixture
-def pipeline(warehouse: Warehouse, sandbox: Sandbox) -> Pipeline:
-    return Pipeline(warehouse, sandbox.url, now=lambda: sandbox.state.clock.now())
+def pipeline(warehouse: Warehouse, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
+    monkeypatch.setattr(slices, "REPORT_POLL_SECONDS", (0.1,))
+    with hurried(sandbox.state, PACE):
+        yield Pipeline(warehouse, sandbox.url, now=lambda: sandbox.state.clock.now(), vendor_pace=PACE)
 
 
 _UNDISTURBED: dict[str, dict[str, list[tuple[Any, ...]]]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,18 +13,22 @@ import pytest
 from penstock.core.errors import error
 from penstock.core.lease import MAX_ATTEMPTS
 from penstock.jobs import platform_etl
-from penstock.jobs.platform_etl import RunContext, RunNotComplete
+from penstock.jobs.platform_etl import RunContext, RunNotComplete, slices
 from penstock.jobs.platform_etl.context import begin_stage, fail_run
 from penstock.warehouse.session import Warehouse
 from penstock.warehouse.vault import Vault
 from tests.db.test_run_queue import add_account, claim, dashboard_insert, enqueue, execute, fetch, status
-from tests.pipeline import Pipeline
+from tests.pipeline import Pipeline, hurried
 from tests.sandbox_fixture import NOW, Sandbox
+
+PACE = 10.0
 
 
 @pytest.fixture
-def pipeline(warehouse: Warehouse, sandbox: Sandbox) -> Pipeline:
-    return Pipeline(warehouse, sandbox.url, now=lambda: sandbox.state.clock.now())
+def pipeline(warehouse: Warehouse, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
+    monkeypatch.setattr(slices, "REPORT_POLL_SECONDS", (0.1,))
+    with hurried(sandbox.state, PACE):
+        yield Pipeline(warehouse, sandbox.url, now=lambda: sandbox.state.clock.now(), vendor_pace=PACE)
 
 
 def context_of(warehouse: Warehouse, lane: dict[str, Any]) -> RunContext:

@@ -13,6 +13,7 @@ from penstock.core.errors import PenstockError
 from penstock.core.lease import MAX_ATTEMPTS
 from penstock.jobs import platform_etl
 from penstock.jobs.platform_etl import RunContext
+from penstock.jobs.platform_etl.runs import HISTORIES_AT_ONCE
 from penstock.warehouse.session import Warehouse
 from penstock.warehouse.vault import Vault
 
@@ -312,3 +313,27 @@ def test_a_run_of_an_account_that_was_switched_off_waits(warehouse: Warehouse) -
     assert claim(warehouse, "sweep") == []
     execute(warehouse, "update platform_connections set is_active = null where id = %(id)s", id=account)
     assert [lane["run_id"] for lane in claim(warehouse, "sweep 2")] == [run_id], "null counts as active, as it did"
+
+
+def test_long_histories_leave_room_in_the_queue_for_what_somebody_has_just_asked_for(warehouse: Warehouse) -> None:
+    """Each reads for hours, and the queue has so many lanes: the others wait until one has ended."""
+    for number in range(6):
+        add_account(warehouse, "META", f"long {number}")
+    enqueue(warehouse, job_type="HISTORICAL")
+    execute(warehouse, "update core_warehouse.etl_runs set not_before = null")
+    first = claim(warehouse, "sweep 1")
+    assert [lane["job_type"] for lane in first] == ["HISTORICAL"] * HISTORIES_AT_ONCE
+
+    add_account(warehouse, "META", "new")
+    enqueue(warehouse, dag_run_id="run 2", accounts=["new"])
+    execute(warehouse, "update core_warehouse.etl_runs set not_before = null")
+    assert [lane["account_id"] for lane in claim(warehouse, "sweep 2")] == ["new"]
+    again = claim(warehouse, "sweep 1")
+    assert {lane["run_id"] for lane in again} == {lane["run_id"] for lane in first}, "a claim that is tried again"
+
+    execute(
+        warehouse,
+        "update core_warehouse.etl_runs set status = 'SUCCEEDED', leased_until = null where id = %(id)s",
+        id=first[0]["run_id"],
+    )
+    assert [lane["job_type"] for lane in claim(warehouse, "sweep 3")] == ["HISTORICAL"]

@@ -179,6 +179,7 @@ class Model:
                 first_day, last_day = window or (None, None)
                 row = {"stream": stream, "first_day": first_day, "last_day": last_day, "is_complete": complete}
                 self.conn.execute(QUERIES["add_run_window"], row)
+            self.conn.execute("analyze run_windows")
             for name in sources.by_platform(self.platforms[alias]).transforms:
                 for statement in transform_statements(name):
                     self.conn.execute(statement, parameters)

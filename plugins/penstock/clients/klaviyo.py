@@ -74,6 +74,9 @@ class KlaviyoClient(VendorClient):
         )
         return session
 
+    def _ready(self) -> None:
+        self._sessions.get()
+
     def _call(self, request: Request) -> Answer:
         from requests import RequestException
 

@@ -124,6 +124,7 @@ class MetaClient(VendorClient):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._account_id = self._account_id.removeprefix("act_")  # however it was written, it is one bucket
         self._version = str(self._credentials.extra.get("api_version") or META_API_VERSION)
         self._apis: ThreadLocal[FacebookAdsApi] = ThreadLocal(self._connect, disconnect)
         self._submitted: dict[str, dt.datetime] = {}
@@ -211,6 +212,9 @@ class MetaClient(VendorClient):
         session.requests = bounded
         # Not FacebookAdsApi.init: that would set a default API for the process and start the crash reporter.
         return FacebookAdsApi(session, api_version=self._version)
+
+    def _ready(self) -> None:
+        self._apis.get()
 
     def _call(self, request: Request) -> Answer:
         outcome = self._exchange_graph(request)

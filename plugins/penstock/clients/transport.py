@@ -132,6 +132,11 @@ class VendorClient(ABC):
     # -- what a vendor's client adds
 
     @abstractmethod
+    def _ready(self) -> None:
+        """Import and open what a call needs, before its place is taken: a call that waits for an import comes late for
+        its place, together with the calls of the places behind it, and the vendor sees them all at once."""
+
+    @abstractmethod
     def _call(self, request: Request) -> Answer:
         """One HTTP call. Raises PenstockError for what got no answer."""
 
@@ -181,6 +186,7 @@ class VendorClient(ABC):
 
     def _try(self, attempt: Attempt) -> Any:
         request = attempt.request
+        self._ready()
         self._take_place(request)
         self._pass_breaker()
         answer = self._exchange(request)

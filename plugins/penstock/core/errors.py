@@ -237,13 +237,158 @@ CATALOGUE: dict[str, ErrorSpec] = {
     ),
     "KLAVIYO_REVISION_RETIRED": ErrorSpec(ContractError, "Raise KLAVIYO_REVISION."),
     "KLAVIYO_TRANSIENT": ErrorSpec(VendorUnavailable, NOTHING),
+    # Google Ads API. https://developers.google.com/google-ads/api/docs/common-errors
+    "GOOGLE_ADS_AUTH_ERROR": ErrorSpec(
+        AuthError, "Connect Google Ads again: put a new refresh token into the account's credentials."
+    ),
+    "GOOGLE_ADS_DEVELOPER_TOKEN": ErrorSpec(
+        ConfigurationError, "Check the developer token, its access level and its Google Cloud project."
+    ),
+    "GOOGLE_ADS_PERMISSION_DENIED": ErrorSpec(
+        PermissionDenied, "Give the user access to the customer, or name the manager in `login_customer_id`."
+    ),
+    "GOOGLE_ADS_CUSTOMER_NOT_ENABLED": ErrorSpec(
+        ConfigurationError, "The customer is closed, suspended or unknown: settle it with Google, or deactivate it."
+    ),
+    "GOOGLE_ADS_MANAGER_ACCOUNT": ErrorSpec(
+        ConfigurationError, "A manager account has no numbers of its own: register the customers below it."
+    ),
+    "GOOGLE_ADS_RATE_LIMIT": ErrorSpec(RateLimited, NOTHING),
+    "GOOGLE_ADS_QUOTA_DAY": ErrorSpec(
+        QuotaExhausted, "Nothing today; if it repeats, apply for Standard access of the developer token."
+    ),
+    "GOOGLE_ADS_PAGE_EXPIRED": ErrorSpec(VendorUnavailable, NOTHING),
+    "GOOGLE_ADS_TOO_MUCH_DATA": ErrorSpec(TooMuchData, "Nothing: the window is halved and asked again."),
+    "GOOGLE_ADS_INVALID_QUERY": ErrorSpec(
+        ConfigurationError, "Check the customer id; if it is right, correct the query in sources/google_ads.py."
+    ),
+    "GOOGLE_ADS_VERSION_SUNSET": ErrorSpec(ContractError, "Raise GOOGLE_ADS_API_VERSION."),
+    "GOOGLE_ADS_TRANSIENT": ErrorSpec(VendorUnavailable, NOTHING),
+    "GOOGLE_ADS_ERROR": ErrorSpec(ConfigurationError, "Read the vendor's message: Google refused the request."),
     # Slack
     "SLACK_AUTH_ERROR": ErrorSpec(AuthError, "Put a valid bot token (xoxb-...) into the connection `slack`."),
     "SLACK_CHANNEL_ERROR": ErrorSpec(
-        ConfigurationError, "Invite the bot to the channel, or correct PENSTOCK_ALERT_CHANNEL."
+        ConfigurationError, "Invite the bot to the channel, or correct the configured channel."
     ),
     "SLACK_RATE_LIMIT": ErrorSpec(RateLimited, NOTHING),
     "SLACK_ERROR": ErrorSpec(VendorUnavailable, "Read Slack's error string in the message."),
+    # Notifications: reasons of dead letters
+    "SLACK_QUOTA": ErrorSpec(
+        QuotaExhausted, "Nothing for an hour; if it repeats, the workspace's plan allows fewer messages."
+    ),
+    "SLACK_MESSAGE_REFUSED": ErrorSpec(
+        SkippableError, "Slack's error string says what it refuses: correct the template, then replay."
+    ),
+    "NOTIFICATION_NO_CONFIG": ErrorSpec(
+        SkippableError, "The row names no notification_config, or one that was deleted: correct the producer."
+    ),
+    "NOTIFICATION_CONFIG_INACTIVE": ErrorSpec(
+        SkippableError, "Nothing, or set notification_config.is_active and replay what is still wanted."
+    ),
+    "NOTIFICATION_NO_DESTINATION": ErrorSpec(
+        SkippableError, "Give the notification_config a channel_id, or its user's profile a slack_id; then replay."
+    ),
+    "NOTIFICATION_NO_TEMPLATE": ErrorSpec(
+        SkippableError, "Write a template into the notification_config, then replay."
+    ),
+    "NOTIFICATION_BAD_DATA": ErrorSpec(
+        SkippableError, "event_data must be a JSON object of at most 256 kB: correct the producer."
+    ),
+    "NOTIFICATION_FLOOD": ErrorSpec(
+        SkippableError, "Over 3,600 rows waited for one channel: stop the producer's loop, then replay what is wanted."
+    ),
+    "NOTIFICATION_EXPIRED": ErrorSpec(
+        SkippableError, "Read last_error for what held it up; replay it if it is still of use."
+    ),
+    "NOTIFICATION_ATTEMPTS_EXHAUSTED": ErrorSpec(
+        SkippableError, "Read last_error; once mended, replay: what did arrive is found and not sent again."
+    ),
+    "NOTIFICATION_AMBIGUOUS": ErrorSpec(
+        SkippableError, "Look into the channel whether the message is there; if not, replay it."
+    ),
+    "NOTIFICATION_CANCELLED": ErrorSpec(SkippableError, "Nothing: a person cancelled it before it was sent."),
+    "NOTIFICATIONS_LATE": ErrorSpec(
+        InternalError, "Look at reporting.queue_health: the drain may be off, a channel parked or something paused."
+    ),
+    # Google Calendar. https://developers.google.com/workspace/calendar/api/guides/errors
+    "OAUTH_INVALID": ErrorSpec(
+        AuthError, "The workspace's owner connects the Google account again; the items then return by themselves."
+    ),
+    "CALENDAR_NOT_CONNECTED": ErrorSpec(
+        ConfigurationError, "Connect a Google account to the workspace; the items then return by themselves."
+    ),
+    "CALENDAR_CLIENT_INVALID": ErrorSpec(
+        ConfigurationError, "Correct the OAuth client's id and secret in the connection `google_calendar`."
+    ),
+    "CALENDAR_API_DISABLED": ErrorSpec(
+        ConfigurationError, "Enable the Google Calendar API in the Google Cloud project of the OAuth client."
+    ),
+    "CALENDAR_FORBIDDEN": ErrorSpec(
+        PermissionDenied, "Give the connected account the right to change events of this calendar, then replay."
+    ),
+    "CALENDAR_NOT_FOUND": ErrorSpec(
+        NotFound, "The calendar does not exist for the connected account: correct its id, then rebuild the workspace."
+    ),
+    "CALENDAR_NOT_ORGANIZER": ErrorSpec(
+        PermissionDenied, "Somebody else organises this event: delete its binding, then rebuild the workspace."
+    ),
+    "CALENDAR_EVENT_INVALID": ErrorSpec(
+        UnreadableRecord, "The item's payload breaks the contract as the message says: correct the producer."
+    ),
+    "CALENDAR_EVENT_REFUSED": ErrorSpec(
+        UnreadableRecord, "Google refused the event: read its message, correct the source object, write a new item."
+    ),
+    "CALENDAR_ID_CONFLICT": ErrorSpec(
+        UnreadableRecord, "Google neither makes nor revives this event: look for it in the calendar, then replay."
+    ),
+    "CALENDAR_RATE_LIMIT": ErrorSpec(RateLimited, NOTHING),
+    "CALENDAR_QUOTA": ErrorSpec(
+        QuotaExhausted, "Nothing: the connection rests for some hours. If it repeats, write fewer events."
+    ),
+    "CALENDAR_TRANSIENT": ErrorSpec(VendorUnavailable, NOTHING),
+    "CALENDAR_LATE": ErrorSpec(
+        InternalError, "Look at reporting.queue_health: a paused DAG, a workspace put off, or a scheduler that is down."
+    ),
+    # Steam's store, and the apps that are read from it
+    "STEAM_RATE_LIMIT": ErrorSpec(RateLimited, NOTHING),
+    "STEAM_NOT_FOUND": ErrorSpec(NotFound, "Nothing: the app is stamped and asked for again after its interval."),
+    "STEAM_INVALID_QUERY": ErrorSpec(ConfigurationError, "Correct the request in sources/steam.py."),
+    "STEAM_TRANSIENT": ErrorSpec(VendorUnavailable, NOTHING),
+    "APPS_GIVEN_UP": ErrorSpec(
+        ConfigurationError,
+        "Read public.sync_status.last_error_message; once mended: select penstock.revive_app(<appid>).",
+    ),
+    # Nivoda
+    "NIVODA_AUTH_ERROR": ErrorSpec(AuthError, "Correct user name and password in the connection `nivoda`."),
+    "NIVODA_TOKEN_REFUSED": ErrorSpec(AuthError, "Nothing: a new token is asked for at once."),
+    "NIVODA_RATE_LIMIT": ErrorSpec(RateLimited, NOTHING),
+    "NIVODA_INVALID_QUERY": ErrorSpec(
+        ConfigurationError, "Correct the base filter, or the fields and filters in sources/nivoda.py."
+    ),
+    "NIVODA_TRANSIENT": ErrorSpec(VendorUnavailable, NOTHING),
+    "NIVODA_ERROR": ErrorSpec(
+        VendorUnavailable, "Read the vendor's message: it names no known cause, and the call was tried again already."
+    ),
+    # Diamond ingestion
+    "NIVODA_PARTITION_TOO_LARGE": ErrorSpec(
+        ConfigurationError, "Start a run with more partitions: the feed grew beyond the vendor's largest offset."
+    ),
+    "NIVODA_UNREADABLE_ITEMS": ErrorSpec(
+        ContractError, "Compare penstock.nivoda_rejected_stones with sources/nivoda.py: the vendor changed its answer."
+    ),
+    "NIVODA_PARTITION_KILLED": ErrorSpec(
+        InternalError, "Clear the mapped task, or trigger with `retry_run_id`: the partition resumes at its checkpoint."
+    ),
+    "NIVODA_PARTITIONS_FAILED": ErrorSpec(
+        InternalError, "See reporting.nivoda_runs, mend the cause, then clear the failed tasks or use `retry_run_id`."
+    ),
+    "NIVODA_GATE_BLOCKED": ErrorSpec(
+        InternalError, "Approve the consolidation in the UI, or retry the failed partitions with `retry_run_id`."
+    ),
+    "NIVODA_COVERAGE": ErrorSpec(
+        ContractError, "Set the extra `key_field` of the connection `nivoda` to the field that finds more stones."
+    ),
+    "NIVODA_BRAKE": ErrorSpec(InternalError, "Ask the vendor why so many stones are missing; nothing was deleted."),
     # Any vendor
     "NETWORK_TIMEOUT": ErrorSpec(VendorUnavailable, "Check the network between this machine and the vendor."),
     "NETWORK_UNREACHABLE": ErrorSpec(VendorUnavailable, "Check the network, the host and the port of the connection."),
@@ -296,9 +441,30 @@ CATALOGUE: dict[str, ErrorSpec] = {
     "ACCOUNT_IN_FLIGHT": ErrorSpec(
         RetryableError, "Nothing: the task tries again. Start it later if the run in flight takes long."
     ),
+    "QUOTA_STALLED": ErrorSpec(
+        ConfigurationError,
+        "The vendor let nothing through for a day: look for another user of the quota, or read fewer streams.",
+    ),
     "CONFIG_INVALID": ErrorSpec(ConfigurationError, "Correct the setting that the message names."),
     "SOURCE_NOT_SUPPORTED": ErrorSpec(
         ConfigurationError, "Use a platform of the source registry, or add it: docs/adding_a_source.md."
+    ),
+    # Retention
+    "RETENTION_POLICY_INVALID": ErrorSpec(
+        ConfigurationError, "Correct the days of this entity type in retention_policies; nothing was touched."
+    ),
+    "RETENTION_TOO_MANY_ROWS": ErrorSpec(
+        ConfigurationError,
+        "Look at the policy. If its days are meant, trigger `retention` with dry_run off and a higher confirm_above.",
+    ),
+    "RETENTION_ENTITY_UNKNOWN": ErrorSpec(
+        ConfigurationError, "Correct the entity type in retention_policies, or add it to core/retention.py."
+    ),
+    "RETENTION_ARCHIVE_MISMATCH": ErrorSpec(
+        ConfigurationError, "Add the columns that the message names to the archive table; nothing was moved."
+    ),
+    "RETENTION_ROWS_LOCKED": ErrorSpec(
+        InternalError, "Nothing: the next run takes them. If it repeats, look for a transaction that never ends."
     ),
     # Ours
     "DB_WRITE_ERROR": ErrorSpec(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -190,7 +191,9 @@ class ExtractRunOperator(RunStageOperator):
 
     def run_stage(self, run: RunContext) -> dict[str, Any]:
         from penstock.jobs.platform_etl import extract
+        from penstock.jobs.platform_etl.slices import COLLECTOR_THRESHOLD
 
+        gc.set_threshold(COLLECTOR_THRESHOLD)  # this process is the task's own
         return extract(run)
 
 

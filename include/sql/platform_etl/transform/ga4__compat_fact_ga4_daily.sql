@@ -109,28 +109,31 @@ findings as (
     on conflict (run_id, check_code, scope) do nothing
 ),
 
-withdrawn as (
-    delete from core_warehouse.fact_ga4_daily as fact
-    using days
-    where
-        fact.shop_id = %(shop_id)s
-        and fact.date = days.date
-        and not exists (select from source where source.date = fact.date)
+stored as (
+    select fact.ctid as place, fact.*
+    from core_warehouse.fact_ga4_daily as fact
+    inner join days on fact.date = days.date
+    where fact.shop_id = %(shop_id)s
 ),
 
-changed as (
-    select source.*
-    from source
-    left join core_warehouse.fact_ga4_daily as fact
-        on
-            fact.shop_id = %(shop_id)s
-            and source.date = fact.date
+-- A full join is hashed or merged. Any other may be looped while the planner believes the tables to be empty, and then
+-- every row meets every other.
+compared as (
+    select stored.place, source.*
+    from stored
+    full join source on stored.date = source.date
     where
-        (
-            fact.sessions, fact.users, fact.pageviews, fact.conversions, fact.revenue, fact.currency
+        source.date is null
+        or (
+            stored.sessions, stored.users, stored.pageviews, stored.conversions, stored.revenue, stored.currency
         ) is distinct from (
             source.sessions, source.users, source.pageviews, source.conversions, source.revenue, source.currency
         )
+),
+
+withdrawn as (
+    delete from core_warehouse.fact_ga4_daily as fact
+    where fact.ctid = any(array(select place from compared where date is null))
 )
 
 insert into core_warehouse.fact_ga4_daily as fact (
@@ -138,7 +141,8 @@ insert into core_warehouse.fact_ga4_daily as fact (
 )
 select
     %(shop_id)s::text, date, sessions, users, pageviews, conversions, revenue, currency
-from changed
+from compared
+where date is not null
 on conflict (shop_id, date) do update set
     sessions = excluded.sessions,
     users = excluded.users,

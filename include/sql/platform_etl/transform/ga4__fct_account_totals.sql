@@ -7,6 +7,12 @@ windows as (
     where run_windows.stream = 'totals'
 ),
 
+-- The bounds of all windows, by which an index finds the days: a join with windows is planned as a ninth of all rows.
+span as (
+    select min(windows.first_day) as first_day, max(windows.last_day) as last_day
+    from windows
+),
+
 days as (
     select day.value::date as date
     from windows
@@ -35,29 +41,39 @@ source as materialized (
     ) as total (metric, value, is_money)
 ),
 
-withdrawn as (
-    delete from core_warehouse.fct_account_totals as fact
-    using windows
+stored as (
+    select fact.ctid as place, fact.*
+    from core_warehouse.fct_account_totals as fact
+    inner join windows on fact.date between windows.first_day and windows.last_day
     where
         fact.connection_id = %(connection_id)s
-        and fact.date between windows.first_day and windows.last_day
-        and not exists (select from source where source.date = fact.date and source.metric = fact.metric)
+        and fact.date >= (select span.first_day from span)
+        and fact.date <= (select span.last_day from span)
 ),
 
-changed as (
-    select source.*
-    from source
-    left join core_warehouse.fct_account_totals as fact
+-- A full join is hashed or merged. Any other may be looped while the planner believes the tables to be empty, and then
+-- every row meets every other.
+compared as (
+    select stored.place, source.*
+    from stored
+    full join source
         on
-            fact.connection_id = %(connection_id)s
-            and source.date = fact.date
-            and source.metric = fact.metric
-    where (fact.value, fact.currency) is distinct from (source.value, source.currency)
+            stored.date = source.date
+            and stored.metric = source.metric
+    where
+        source.date is null
+        or (stored.value, stored.currency) is distinct from (source.value, source.currency)
+),
+
+withdrawn as (
+    delete from core_warehouse.fct_account_totals as fact
+    where fact.ctid = any(array(select place from compared where date is null))
 )
 
 insert into core_warehouse.fct_account_totals as fact (connection_id, date, metric, value, currency, run_id)
 select %(connection_id)s::uuid, date, metric, value, currency, %(run_id)s::uuid
-from changed
+from compared
+where date is not null
 on conflict (connection_id, date, metric) do update set
     value = excluded.value,
     currency = excluded.currency,

@@ -11,6 +11,12 @@ windows as (
     inner join reports on run_windows.stream = reports.report
 ),
 
+-- The bounds of all windows, by which an index finds the days: a join with windows is planned as a ninth of all rows.
+span as (
+    select min(windows.first_day) as first_day, max(windows.last_day) as last_day
+    from windows
+),
+
 -- Each answer's flags, for the days that were asked for together.
 flags as (
     select
@@ -92,38 +98,43 @@ source as materialized (
             and staged.record_date >= flags.first_day
             and staged.record_date < flags.end_day
     ) as quality on true
-    where staged.connection_id = %(connection_id)s
+    where
+        staged.connection_id = %(connection_id)s
+        and staged.record_date >= (select span.first_day from span)
+        and staged.record_date <= (select span.last_day from span)
 ),
 
-withdrawn as (
-    delete from core_warehouse.fct_ga4_daily as fact
-    using windows
+stored as (
+    select fact.ctid as place, fact.*
+    from core_warehouse.fct_ga4_daily as fact
+    inner join windows
+        on
+            fact.report = windows.report
+            and fact.date between windows.first_day and windows.last_day
     where
         fact.connection_id = %(connection_id)s
-        and fact.report = windows.report
-        and fact.date between windows.first_day and windows.last_day
-        and not exists (
-            select
-            from source
-            where source.report = fact.report and source.date = fact.date and source.dim_key = fact.dim_key
-        )
+        and fact.date >= (select span.first_day from span)
+        and fact.date <= (select span.last_day from span)
 ),
 
-changed as (
-    select source.*
-    from source
-    left join core_warehouse.fct_ga4_daily as fact
+-- A full join is hashed or merged. Any other may be looped while the planner believes the tables to be empty, and then
+-- every row meets every other.
+compared as (
+    select stored.place, source.*
+    from stored
+    full join source
         on
-            fact.connection_id = %(connection_id)s
-            and source.report = fact.report
-            and source.date = fact.date
-            and source.dim_key = fact.dim_key
+            stored.report = source.report
+            and stored.date = source.date
+            and stored.dim_key = source.dim_key
     where
-        (
-            fact.dims, fact.currency, fact.sessions, fact.engaged_sessions, fact.users, fact.new_users,
-            fact.active_users, fact.page_views, fact.key_events, fact.transactions, fact.purchase_revenue,
-            fact.total_revenue, fact.add_to_carts, fact.checkouts, fact.event_count, fact.event_value, fact.ad_cost,
-            fact.ad_clicks, fact.sampling_rate, fact.is_other_row, fact.is_thresholded, fact.is_final
+        source.report is null
+        or (
+            stored.dims, stored.currency, stored.sessions, stored.engaged_sessions, stored.users, stored.new_users,
+            stored.active_users, stored.page_views, stored.key_events, stored.transactions, stored.purchase_revenue,
+            stored.total_revenue, stored.add_to_carts, stored.checkouts, stored.event_count, stored.event_value,
+            stored.ad_cost, stored.ad_clicks, stored.sampling_rate, stored.is_other_row, stored.is_thresholded,
+            stored.is_final
         ) is distinct from (
             source.dims, source.currency, source.sessions, source.engaged_sessions, source.users, source.new_users,
             source.active_users, source.page_views, source.key_events, source.transactions, source.purchase_revenue,
@@ -131,6 +142,11 @@ changed as (
             source.ad_cost, source.ad_clicks, source.sampling_rate, source.is_other_row, source.is_thresholded,
             source.is_final
         )
+),
+
+withdrawn as (
+    delete from core_warehouse.fct_ga4_daily as fact
+    where fact.ctid = any(array(select place from compared where report is null))
 )
 
 insert into core_warehouse.fct_ga4_daily as fact (
@@ -143,7 +159,8 @@ select
     active_users, page_views, key_events, transactions, purchase_revenue, total_revenue, add_to_carts, checkouts,
     event_count, event_value, ad_cost, ad_clicks, sampling_rate, is_other_row, is_thresholded, is_final,
     %(run_id)s::uuid
-from changed
+from compared
+where report is not null
 on conflict (connection_id, report, date, dim_key) do update set
     dims = excluded.dims,
     currency = excluded.currency,

@@ -113,30 +113,33 @@ findings as (
     on conflict (run_id, check_code, scope) do nothing
 ),
 
-withdrawn as (
-    delete from core_warehouse.fact_email_daily as fact
-    using days
-    where
-        fact.shop_id = %(shop_id)s
-        and fact.date = days.date
-        and not exists (select from source where source.date = fact.date)
+stored as (
+    select fact.ctid as place, fact.*
+    from core_warehouse.fact_email_daily as fact
+    inner join days on fact.date = days.date
+    where fact.shop_id = %(shop_id)s
 ),
 
-changed as (
-    select source.*
-    from source
-    left join core_warehouse.fact_email_daily as fact
-        on
-            fact.shop_id = %(shop_id)s
-            and source.date = fact.date
+-- A full join is hashed or merged. Any other may be looped while the planner believes the tables to be empty, and then
+-- every row meets every other.
+compared as (
+    select stored.place, source.*
+    from stored
+    full join source on stored.date = source.date
     where
-        (
-            fact.emails_sent, fact.emails_delivered, fact.opens, fact.clicks, fact.unsubscribes, fact.revenue,
-            fact.currency
+        source.date is null
+        or (
+            stored.emails_sent, stored.emails_delivered, stored.opens, stored.clicks, stored.unsubscribes,
+            stored.revenue, stored.currency
         ) is distinct from (
             source.emails_sent, source.emails_delivered, source.opens, source.clicks, source.unsubscribes,
             source.revenue, source.currency
         )
+),
+
+withdrawn as (
+    delete from core_warehouse.fact_email_daily as fact
+    where fact.ctid = any(array(select place from compared where date is null))
 )
 
 insert into core_warehouse.fact_email_daily as fact (
@@ -144,7 +147,8 @@ insert into core_warehouse.fact_email_daily as fact (
 )
 select
     %(shop_id)s::text, date, emails_sent, emails_delivered, opens, clicks, unsubscribes, revenue, currency
-from changed
+from compared
+where date is not null
 on conflict (shop_id, date) do update set
     emails_sent = excluded.emails_sent,
     emails_delivered = excluded.emails_delivered,

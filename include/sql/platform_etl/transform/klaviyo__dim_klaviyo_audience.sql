@@ -34,32 +34,36 @@ source as materialized (
     inner join staged on listing.stream = staged.report_key
 ),
 
-gone as (
-    update core_warehouse.dim_klaviyo_audience as dim
-    set is_deleted = true, loaded_at = now()
-    from listing
-    where
-        dim.connection_id = %(connection_id)s
-        and dim.kind = listing.kind
-        and listing.is_complete
-        and not dim.is_deleted
-        and not exists (select from source where source.audience_id = dim.audience_id)
+stored as (
+    select dim.ctid as place, listing.is_complete, dim.*
+    from core_warehouse.dim_klaviyo_audience as dim
+    inner join listing on dim.kind = listing.kind
+    where dim.connection_id = %(connection_id)s
 ),
 
-changed as (
-    select source.*
-    from source
-    left join core_warehouse.dim_klaviyo_audience as dim
-        on dim.connection_id = %(connection_id)s and source.audience_id = dim.audience_id
+-- A full join is hashed or merged. Any other may be looped while the planner believes the tables to be empty, and then
+-- every row meets every other.
+compared as (
+    select stored.place, source.*, stored.is_complete and not stored.is_deleted as is_gone
+    from stored
+    full join source on stored.audience_id = source.audience_id
     where
-        dim.audience_id is null
-        or dim.is_deleted
+        source.audience_id is null
+        or stored.place is null
+        or stored.is_deleted
         or (
-            dim.kind, dim.name, dim.opt_in_process, dim.is_active, dim.source_created_at, dim.source_updated_at
+            stored.kind, stored.name, stored.opt_in_process, stored.is_active, stored.source_created_at,
+            stored.source_updated_at
         ) is distinct from (
             source.kind, source.name, source.opt_in_process, source.is_active, source.source_created_at,
             source.source_updated_at
         )
+),
+
+gone as (
+    update core_warehouse.dim_klaviyo_audience as dim
+    set is_deleted = true, loaded_at = now()
+    where dim.ctid = any(array(select place from compared where audience_id is null and is_gone))
 )
 
 insert into core_warehouse.dim_klaviyo_audience as dim (
@@ -68,7 +72,8 @@ insert into core_warehouse.dim_klaviyo_audience as dim (
 select
     %(connection_id)s::uuid, audience_id, kind, name, opt_in_process, is_active, source_created_at,
     source_updated_at
-from changed
+from compared
+where audience_id is not null
 on conflict (connection_id, audience_id) do update set
     kind = excluded.kind,
     name = excluded.name,

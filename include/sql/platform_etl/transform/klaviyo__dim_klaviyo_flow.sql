@@ -21,31 +21,36 @@ source as materialized (
     where staged.connection_id = %(connection_id)s and staged.report_key = 'flows'
 ),
 
-gone as (
-    update core_warehouse.dim_klaviyo_flow as dim
-    set is_deleted = true, loaded_at = now()
-    from listing
-    where
-        dim.connection_id = %(connection_id)s
-        and listing.is_complete
-        and not dim.is_deleted
-        and not exists (select from source where source.flow_id = dim.flow_id)
+stored as (
+    select dim.ctid as place, listing.is_complete, dim.*
+    from core_warehouse.dim_klaviyo_flow as dim
+    cross join listing
+    where dim.connection_id = %(connection_id)s
 ),
 
-changed as (
-    select source.*
-    from source
-    left join core_warehouse.dim_klaviyo_flow as dim
-        on dim.connection_id = %(connection_id)s and source.flow_id = dim.flow_id
+-- A full join is hashed or merged. Any other may be looped while the planner believes the tables to be empty, and then
+-- every row meets every other.
+compared as (
+    select stored.place, source.*, stored.is_complete and not stored.is_deleted as is_gone
+    from stored
+    full join source on stored.flow_id = source.flow_id
     where
-        dim.flow_id is null
-        or dim.is_deleted
+        source.flow_id is null
+        or stored.place is null
+        or stored.is_deleted
         or (
-            dim.name, dim.status, dim.trigger_type, dim.is_archived, dim.source_created_at, dim.source_updated_at
+            stored.name, stored.status, stored.trigger_type, stored.is_archived, stored.source_created_at,
+            stored.source_updated_at
         ) is distinct from (
             source.name, source.status, source.trigger_type, source.is_archived, source.source_created_at,
             source.source_updated_at
         )
+),
+
+gone as (
+    update core_warehouse.dim_klaviyo_flow as dim
+    set is_deleted = true, loaded_at = now()
+    where dim.ctid = any(array(select place from compared where flow_id is null and is_gone))
 )
 
 insert into core_warehouse.dim_klaviyo_flow as dim (
@@ -53,7 +58,8 @@ insert into core_warehouse.dim_klaviyo_flow as dim (
 )
 select
     %(connection_id)s::uuid, flow_id, name, status, trigger_type, is_archived, source_created_at, source_updated_at
-from changed
+from compared
+where flow_id is not null
 on conflict (connection_id, flow_id) do update set
     name = excluded.name,
     status = excluded.status,

@@ -86,32 +86,35 @@ source as materialized (
     order by message_id, kind, parent_id
 ),
 
-gone as (
-    update core_warehouse.dim_klaviyo_message as dim
-    set is_deleted = true, loaded_at = now()
-    from listing
-    where
-        dim.connection_id = %(connection_id)s
-        and dim.kind = 'CAMPAIGN'
-        and listing.is_complete
-        and not dim.is_deleted
-        and not exists (select from source where source.message_id = dim.message_id)
+stored as (
+    select dim.ctid as place, listing.is_complete, dim.*
+    from core_warehouse.dim_klaviyo_message as dim
+    left join listing on dim.kind = 'CAMPAIGN'
+    where dim.connection_id = %(connection_id)s
 ),
 
-changed as (
-    select source.*
-    from source
-    left join core_warehouse.dim_klaviyo_message as dim
-        on dim.connection_id = %(connection_id)s and source.message_id = dim.message_id
+-- A full join is hashed or merged. Any other may be looped while the planner believes the tables to be empty, and then
+-- every row meets every other.
+compared as (
+    select stored.place, source.*, stored.is_complete and not stored.is_deleted as is_gone
+    from stored
+    full join source on stored.message_id = source.message_id
     where
-        dim.message_id is null
+        source.message_id is null
+        or stored.place is null
         or (
-            dim.kind, dim.parent_id, dim.parent_name, dim.channel, dim.label, dim.subject, dim.status, dim.send_at,
-            dim.is_archived, dim.is_deleted
+            stored.kind, stored.parent_id, stored.parent_name, stored.channel, stored.label, stored.subject,
+            stored.status, stored.send_at, stored.is_archived, stored.is_deleted
         ) is distinct from (
             source.kind, source.parent_id, source.parent_name, source.channel, source.label, source.subject,
             source.status, source.send_at, source.is_archived, source.is_deleted
         )
+),
+
+gone as (
+    update core_warehouse.dim_klaviyo_message as dim
+    set is_deleted = true, loaded_at = now()
+    where dim.ctid = any(array(select place from compared where message_id is null and is_gone))
 )
 
 insert into core_warehouse.dim_klaviyo_message as dim (
@@ -121,7 +124,8 @@ insert into core_warehouse.dim_klaviyo_message as dim (
 select
     %(connection_id)s::uuid, message_id, kind, parent_id, parent_name, channel, label, subject, status, send_at,
     is_archived, is_deleted
-from changed
+from compared
+where message_id is not null
 on conflict (connection_id, message_id) do update set
     kind = excluded.kind,
     parent_id = excluded.parent_id,

@@ -19,34 +19,39 @@ source as materialized (
     where staged.connection_id = %(connection_id)s and staged.report_key = 'metrics'
 ),
 
+stored as (
+    select dim.ctid as place, listing.is_complete, dim.*
+    from core_warehouse.dim_klaviyo_metric as dim
+    cross join listing
+    where dim.connection_id = %(connection_id)s
+),
+
+-- A full join is hashed or merged. Any other may be looped while the planner believes the tables to be empty, and then
+-- every row meets every other.
+compared as (
+    select stored.place, source.*, stored.is_complete and not stored.is_deleted as is_gone
+    from stored
+    full join source on stored.metric_id = source.metric_id
+    where
+        source.metric_id is null
+        or stored.place is null
+        or stored.is_deleted
+        or (stored.name, stored.integration, stored.source_created_at, stored.source_updated_at)
+        is distinct from (source.name, source.integration, source.source_created_at, source.source_updated_at)
+),
+
 gone as (
     update core_warehouse.dim_klaviyo_metric as dim
     set is_deleted = true, loaded_at = now()
-    from listing
-    where
-        dim.connection_id = %(connection_id)s
-        and listing.is_complete
-        and not dim.is_deleted
-        and not exists (select from source where source.metric_id = dim.metric_id)
-),
-
-changed as (
-    select source.*
-    from source
-    left join core_warehouse.dim_klaviyo_metric as dim
-        on dim.connection_id = %(connection_id)s and source.metric_id = dim.metric_id
-    where
-        dim.metric_id is null
-        or dim.is_deleted
-        or (dim.name, dim.integration, dim.source_created_at, dim.source_updated_at)
-        is distinct from (source.name, source.integration, source.source_created_at, source.source_updated_at)
+    where dim.ctid = any(array(select place from compared where metric_id is null and is_gone))
 )
 
 insert into core_warehouse.dim_klaviyo_metric as dim (
     connection_id, metric_id, name, integration, source_created_at, source_updated_at
 )
 select %(connection_id)s::uuid, metric_id, name, integration, source_created_at, source_updated_at
-from changed
+from compared
+where metric_id is not null
 on conflict (connection_id, metric_id) do update set
     name = excluded.name,
     integration = excluded.integration,

@@ -7,6 +7,12 @@ windows as (
     where run_windows.stream = 'campaign_values'
 ),
 
+-- The bounds of all windows, by which an index finds the days: a join with windows is planned as a ninth of all rows.
+span as (
+    select min(windows.first_day) as first_day, max(windows.last_day) as last_day
+    from windows
+),
+
 source as materialized (
     select
         staged.record_date as as_of,
@@ -32,48 +38,53 @@ source as materialized (
     from windows
     inner join staging_ingest.klaviyo_campaign_values as staged
         on staged.record_date between windows.first_day and windows.last_day
-    where staged.connection_id = %(connection_id)s and staged.report_key = 'campaign_values'
+    where
+        staged.connection_id = %(connection_id)s
+        and staged.report_key = 'campaign_values'
+        and staged.record_date >= (select span.first_day from span)
+        and staged.record_date <= (select span.last_day from span)
     group by
         staged.record_date, staged.payload ->> 'campaign_message_id', staged.payload ->> 'conversion_metric_id'
 ),
 
-withdrawn as (
-    delete from core_warehouse.fct_klaviyo_campaign_total as fact
-    using windows
+stored as (
+    select fact.ctid as place, fact.*
+    from core_warehouse.fct_klaviyo_campaign_total as fact
+    inner join windows on fact.as_of between windows.first_day and windows.last_day
     where
         fact.connection_id = %(connection_id)s
-        and fact.as_of between windows.first_day and windows.last_day
-        and not exists (
-            select
-            from source
-            where
-                source.as_of = fact.as_of
-                and source.message_id = fact.message_id
-                and source.conversion_metric_id = fact.conversion_metric_id
-        )
+        and fact.as_of >= (select span.first_day from span)
+        and fact.as_of <= (select span.last_day from span)
 ),
 
-changed as (
-    select source.*
-    from source
-    left join core_warehouse.fct_klaviyo_campaign_total as fact
+-- A full join is hashed or merged. Any other may be looped while the planner believes the tables to be empty, and then
+-- every row meets every other.
+compared as (
+    select stored.place, source.*
+    from stored
+    full join source
         on
-            fact.connection_id = %(connection_id)s
-            and source.as_of = fact.as_of
-            and source.message_id = fact.message_id
-            and source.conversion_metric_id = fact.conversion_metric_id
+            stored.as_of = source.as_of
+            and stored.message_id = source.message_id
+            and stored.conversion_metric_id = source.conversion_metric_id
     where
-        (
-            fact.campaign_id, fact.channel, fact.currency, fact.recipients, fact.delivered, fact.bounced, fact.failed,
-            fact.opens, fact.opens_unique, fact.clicks, fact.clicks_unique, fact.unsubscribes,
-            fact.unsubscribe_uniques, fact.spam_complaints, fact.conversions, fact.conversion_uniques,
-            fact.conversion_value
+        source.as_of is null
+        or (
+            stored.campaign_id, stored.channel, stored.currency, stored.recipients, stored.delivered, stored.bounced,
+            stored.failed, stored.opens, stored.opens_unique, stored.clicks, stored.clicks_unique, stored.unsubscribes,
+            stored.unsubscribe_uniques, stored.spam_complaints, stored.conversions, stored.conversion_uniques,
+            stored.conversion_value
         ) is distinct from (
             source.campaign_id, source.channel, source.currency, source.recipients, source.delivered,
             source.bounced, source.failed, source.opens, source.opens_unique, source.clicks, source.clicks_unique,
             source.unsubscribes, source.unsubscribe_uniques, source.spam_complaints, source.conversions,
             source.conversion_uniques, source.conversion_value
         )
+),
+
+withdrawn as (
+    delete from core_warehouse.fct_klaviyo_campaign_total as fact
+    where fact.ctid = any(array(select place from compared where as_of is null))
 )
 
 insert into core_warehouse.fct_klaviyo_campaign_total as fact (
@@ -85,7 +96,8 @@ select
     %(connection_id)s::uuid, as_of, message_id, conversion_metric_id, campaign_id, channel, currency, recipients,
     delivered, bounced, failed, opens, opens_unique, clicks, clicks_unique, unsubscribes, unsubscribe_uniques,
     spam_complaints, conversions, conversion_uniques, conversion_value, %(run_id)s::uuid
-from changed
+from compared
+where as_of is not null
 on conflict (connection_id, as_of, message_id, conversion_metric_id) do update set
     campaign_id = excluded.campaign_id,
     channel = excluded.channel,

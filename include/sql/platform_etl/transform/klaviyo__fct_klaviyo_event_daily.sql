@@ -7,6 +7,12 @@ windows as (
     where run_windows.stream = 'events'
 ),
 
+-- The bounds of all windows, by which an index finds the days: a join with windows is planned as a ninth of all rows.
+span as (
+    select min(windows.first_day) as first_day, max(windows.last_day) as last_day
+    from windows
+),
+
 source as materialized (
     select
         staged.record_date as date,
@@ -25,32 +31,42 @@ source as materialized (
         on
             staged.connection_id = metric.connection_id
             and staged.payload #>> '{relationships,metric,data,id}' = metric.metric_id
-    where staged.connection_id = %(connection_id)s and staged.report_key = 'events'
+    where
+        staged.connection_id = %(connection_id)s
+        and staged.report_key = 'events'
+        and staged.record_date >= (select span.first_day from span)
+        and staged.record_date <= (select span.last_day from span)
     group by staged.record_date, staged.payload #>> '{relationships,metric,data,id}'
+),
+
+stored as (
+    select fact.ctid as place, fact.*
+    from core_warehouse.fct_klaviyo_event_daily as fact
+    inner join windows on fact.date between windows.first_day and windows.last_day
+    where
+        fact.connection_id = %(connection_id)s
+        and fact.date >= (select span.first_day from span)
+        and fact.date <= (select span.last_day from span)
+),
+
+-- A full join is hashed or merged. Any other may be looped while the planner believes the tables to be empty, and then
+-- every row meets every other.
+compared as (
+    select stored.place, source.*
+    from stored
+    full join source
+        on
+            stored.date = source.date
+            and stored.metric_id = source.metric_id
+    where
+        source.date is null
+        or (stored.metric_name, stored.currency, stored.events, stored.profiles, stored.value)
+        is distinct from (source.metric_name, source.currency, source.events, source.profiles, source.value)
 ),
 
 withdrawn as (
     delete from core_warehouse.fct_klaviyo_event_daily as fact
-    using windows
-    where
-        fact.connection_id = %(connection_id)s
-        and fact.date between windows.first_day and windows.last_day
-        and not exists (
-            select from source where source.date = fact.date and source.metric_id = fact.metric_id
-        )
-),
-
-changed as (
-    select source.*
-    from source
-    left join core_warehouse.fct_klaviyo_event_daily as fact
-        on
-            fact.connection_id = %(connection_id)s
-            and source.date = fact.date
-            and source.metric_id = fact.metric_id
-    where
-        (fact.metric_name, fact.currency, fact.events, fact.profiles, fact.value)
-        is distinct from (source.metric_name, source.currency, source.events, source.profiles, source.value)
+    where fact.ctid = any(array(select place from compared where date is null))
 )
 
 insert into core_warehouse.fct_klaviyo_event_daily as fact (
@@ -58,7 +74,8 @@ insert into core_warehouse.fct_klaviyo_event_daily as fact (
 )
 select
     %(connection_id)s::uuid, date, metric_id, metric_name, currency, events, profiles, value, %(run_id)s::uuid
-from changed
+from compared
+where date is not null
 on conflict (connection_id, date, metric_id) do update set
     metric_name = excluded.metric_name,
     currency = excluded.currency,

@@ -6,6 +6,12 @@ windows as (
     where run_windows.stream = 'flow_series'
 ),
 
+-- The bounds of all windows, by which an index finds the days: a join with windows is planned as a ninth of all rows.
+span as (
+    select min(windows.first_day) as first_day, max(windows.last_day) as last_day
+    from windows
+),
+
 source as materialized (
     select
         staged.record_date as date,
@@ -31,48 +37,53 @@ source as materialized (
     from windows
     inner join staging_ingest.klaviyo_flow_series as staged
         on staged.record_date between windows.first_day and windows.last_day
-    where staged.connection_id = %(connection_id)s and staged.report_key = 'flow_series'
+    where
+        staged.connection_id = %(connection_id)s
+        and staged.report_key = 'flow_series'
+        and staged.record_date >= (select span.first_day from span)
+        and staged.record_date <= (select span.last_day from span)
     group by
         staged.record_date, staged.payload ->> 'flow_message_id', staged.payload ->> 'conversion_metric_id'
 ),
 
-withdrawn as (
-    delete from core_warehouse.fct_klaviyo_flow_daily as fact
-    using windows
+stored as (
+    select fact.ctid as place, fact.*
+    from core_warehouse.fct_klaviyo_flow_daily as fact
+    inner join windows on fact.date between windows.first_day and windows.last_day
     where
         fact.connection_id = %(connection_id)s
-        and fact.date between windows.first_day and windows.last_day
-        and not exists (
-            select
-            from source
-            where
-                source.date = fact.date
-                and source.message_id = fact.message_id
-                and source.conversion_metric_id = fact.conversion_metric_id
-        )
+        and fact.date >= (select span.first_day from span)
+        and fact.date <= (select span.last_day from span)
 ),
 
-changed as (
-    select source.*
-    from source
-    left join core_warehouse.fct_klaviyo_flow_daily as fact
+-- A full join is hashed or merged. Any other may be looped while the planner believes the tables to be empty, and then
+-- every row meets every other.
+compared as (
+    select stored.place, source.*
+    from stored
+    full join source
         on
-            fact.connection_id = %(connection_id)s
-            and source.date = fact.date
-            and source.message_id = fact.message_id
-            and source.conversion_metric_id = fact.conversion_metric_id
+            stored.date = source.date
+            and stored.message_id = source.message_id
+            and stored.conversion_metric_id = source.conversion_metric_id
     where
-        (
-            fact.flow_id, fact.channel, fact.currency, fact.recipients, fact.delivered, fact.bounced, fact.failed,
-            fact.opens, fact.opens_unique, fact.clicks, fact.clicks_unique, fact.unsubscribes,
-            fact.unsubscribe_uniques, fact.spam_complaints, fact.conversions, fact.conversion_uniques,
-            fact.conversion_value
+        source.date is null
+        or (
+            stored.flow_id, stored.channel, stored.currency, stored.recipients, stored.delivered, stored.bounced,
+            stored.failed, stored.opens, stored.opens_unique, stored.clicks, stored.clicks_unique, stored.unsubscribes,
+            stored.unsubscribe_uniques, stored.spam_complaints, stored.conversions, stored.conversion_uniques,
+            stored.conversion_value
         ) is distinct from (
             source.flow_id, source.channel, source.currency, source.recipients, source.delivered,
             source.bounced, source.failed, source.opens, source.opens_unique, source.clicks, source.clicks_unique,
             source.unsubscribes, source.unsubscribe_uniques, source.spam_complaints, source.conversions,
             source.conversion_uniques, source.conversion_value
         )
+),
+
+withdrawn as (
+    delete from core_warehouse.fct_klaviyo_flow_daily as fact
+    where fact.ctid = any(array(select place from compared where date is null))
 )
 
 insert into core_warehouse.fct_klaviyo_flow_daily as fact (
@@ -84,7 +95,8 @@ select
     %(connection_id)s::uuid, date, message_id, conversion_metric_id, flow_id, channel, currency, recipients,
     delivered, bounced, failed, opens, opens_unique, clicks, clicks_unique, unsubscribes, unsubscribe_uniques,
     spam_complaints, conversions, conversion_uniques, conversion_value, %(run_id)s::uuid
-from changed
+from compared
+where date is not null
 on conflict (connection_id, date, message_id, conversion_metric_id) do update set
     flow_id = excluded.flow_id,
     channel = excluded.channel,

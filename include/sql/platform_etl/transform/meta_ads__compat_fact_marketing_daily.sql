@@ -106,30 +106,33 @@ findings as (
     on conflict (run_id, check_code, scope) do nothing
 ),
 
-withdrawn as (
-    delete from core_warehouse.fact_marketing_daily as fact
-    using days
+stored as (
+    select fact.ctid as place, fact.*
+    from core_warehouse.fact_marketing_daily as fact
+    inner join days on fact.date = days.date
     where
         fact.shop_id = %(shop_id)s
         and fact.platform = 'META'
-        and fact.date = days.date
-        and not exists (select from source where source.date = fact.date)
 ),
 
-changed as (
-    select source.*
-    from source
-    left join core_warehouse.fact_marketing_daily as fact
-        on
-            fact.shop_id = %(shop_id)s
-            and fact.platform = 'META'
-            and source.date = fact.date
+-- A full join is hashed or merged. Any other may be looped while the planner believes the tables to be empty, and then
+-- every row meets every other.
+compared as (
+    select stored.place, source.*
+    from stored
+    full join source on stored.date = source.date
     where
-        (
-            fact.impressions, fact.clicks, fact.conversions, fact.spend, fact.revenue, fact.currency
+        source.date is null
+        or (
+            stored.impressions, stored.clicks, stored.conversions, stored.spend, stored.revenue, stored.currency
         ) is distinct from (
             source.impressions, source.clicks, source.conversions, source.spend, source.revenue, source.currency
         )
+),
+
+withdrawn as (
+    delete from core_warehouse.fact_marketing_daily as fact
+    where fact.ctid = any(array(select place from compared where date is null))
 )
 
 insert into core_warehouse.fact_marketing_daily as fact (
@@ -137,7 +140,8 @@ insert into core_warehouse.fact_marketing_daily as fact (
 )
 select
     %(shop_id)s::text, date, 'META', impressions, clicks, conversions, spend, revenue, currency
-from changed
+from compared
+where date is not null
 on conflict (shop_id, date, platform) do update set
     impressions = excluded.impressions,
     clicks = excluded.clicks,

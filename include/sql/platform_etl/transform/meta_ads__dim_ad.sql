@@ -22,32 +22,36 @@ source as materialized (
     where staged.connection_id = %(connection_id)s and staged.report_key = 'ads'
 ),
 
-gone as (
-    update core_warehouse.dim_ad as dim
-    set is_deleted = true, loaded_at = now()
-    from listing
-    where
-        dim.connection_id = %(connection_id)s
-        and listing.is_complete
-        and not dim.is_deleted
-        and not exists (select from source where source.ad_id = dim.ad_id)
+stored as (
+    select dim.ctid as place, listing.is_complete, dim.*
+    from core_warehouse.dim_ad as dim
+    cross join listing
+    where dim.connection_id = %(connection_id)s
 ),
 
-changed as (
-    select source.*
-    from source
-    left join core_warehouse.dim_ad as dim
-        on dim.connection_id = %(connection_id)s and source.ad_id = dim.ad_id
+-- A full join is hashed or merged. Any other may be looped while the planner believes the tables to be empty, and then
+-- every row meets every other.
+compared as (
+    select stored.place, source.*, stored.is_complete and not stored.is_deleted as is_gone
+    from stored
+    full join source on stored.ad_id = source.ad_id
     where
-        dim.ad_id is null
-        or dim.is_deleted
+        source.ad_id is null
+        or stored.place is null
+        or stored.is_deleted
         or (
-            dim.ad_group_id, dim.campaign_id, dim.name, dim.status, dim.effective_status, dim.creative_id,
-            dim.source_updated_at
+            stored.ad_group_id, stored.campaign_id, stored.name, stored.status, stored.effective_status,
+            stored.creative_id, stored.source_updated_at
         ) is distinct from (
             source.ad_group_id, source.campaign_id, source.name, source.status, source.effective_status,
             source.creative_id, source.source_updated_at
         )
+),
+
+gone as (
+    update core_warehouse.dim_ad as dim
+    set is_deleted = true, loaded_at = now()
+    where dim.ctid = any(array(select place from compared where ad_id is null and is_gone))
 )
 
 insert into core_warehouse.dim_ad as dim (
@@ -56,7 +60,8 @@ insert into core_warehouse.dim_ad as dim (
 select
     %(connection_id)s::uuid, ad_id, ad_group_id, campaign_id, name, status, effective_status, creative_id,
     source_updated_at
-from changed
+from compared
+where ad_id is not null
 on conflict (connection_id, ad_id) do update set
     ad_group_id = excluded.ad_group_id,
     campaign_id = excluded.campaign_id,

@@ -31,33 +31,38 @@ source as materialized (
     where staged.connection_id = %(connection_id)s and staged.report_key = 'adsets'
 ),
 
-gone as (
-    update core_warehouse.dim_ad_group as dim
-    set is_deleted = true, loaded_at = now()
-    from listing
-    where
-        dim.connection_id = %(connection_id)s
-        and listing.is_complete
-        and not dim.is_deleted
-        and not exists (select from source where source.ad_group_id = dim.ad_group_id)
+stored as (
+    select dim.ctid as place, listing.is_complete, dim.*
+    from core_warehouse.dim_ad_group as dim
+    cross join listing
+    where dim.connection_id = %(connection_id)s
 ),
 
-changed as (
-    select source.*
-    from source
-    left join core_warehouse.dim_ad_group as dim
-        on dim.connection_id = %(connection_id)s and source.ad_group_id = dim.ad_group_id
+-- A full join is hashed or merged. Any other may be looped while the planner believes the tables to be empty, and then
+-- every row meets every other.
+compared as (
+    select stored.place, source.*, stored.is_complete and not stored.is_deleted as is_gone
+    from stored
+    full join source on stored.ad_group_id = source.ad_group_id
     where
-        dim.ad_group_id is null
-        or dim.is_deleted
+        source.ad_group_id is null
+        or stored.place is null
+        or stored.is_deleted
         or (
-            dim.campaign_id, dim.name, dim.status, dim.effective_status, dim.optimization_goal, dim.attribution_spec,
-            dim.currency, dim.daily_budget, dim.lifetime_budget, dim.start_at, dim.end_at, dim.source_updated_at
+            stored.campaign_id, stored.name, stored.status, stored.effective_status, stored.optimization_goal,
+            stored.attribution_spec, stored.currency, stored.daily_budget, stored.lifetime_budget, stored.start_at,
+            stored.end_at, stored.source_updated_at
         ) is distinct from (
             source.campaign_id, source.name, source.status, source.effective_status, source.optimization_goal,
             source.attribution_spec, source.currency, source.daily_budget, source.lifetime_budget,
             source.start_at, source.end_at, source.source_updated_at
         )
+),
+
+gone as (
+    update core_warehouse.dim_ad_group as dim
+    set is_deleted = true, loaded_at = now()
+    where dim.ctid = any(array(select place from compared where ad_group_id is null and is_gone))
 )
 
 insert into core_warehouse.dim_ad_group as dim (
@@ -67,7 +72,8 @@ insert into core_warehouse.dim_ad_group as dim (
 select
     %(connection_id)s::uuid, ad_group_id, campaign_id, name, status, effective_status, optimization_goal,
     attribution_spec, currency, daily_budget, lifetime_budget, start_at, end_at, source_updated_at
-from changed
+from compared
+where ad_group_id is not null
 on conflict (connection_id, ad_group_id) do update set
     campaign_id = excluded.campaign_id,
     name = excluded.name,

@@ -31,33 +31,38 @@ source as materialized (
     where staged.connection_id = %(connection_id)s and staged.report_key = 'campaigns'
 ),
 
-gone as (
-    update core_warehouse.dim_campaign as dim
-    set is_deleted = true, loaded_at = now()
-    from listing
-    where
-        dim.connection_id = %(connection_id)s
-        and listing.is_complete
-        and not dim.is_deleted
-        and not exists (select from source where source.campaign_id = dim.campaign_id)
+stored as (
+    select dim.ctid as place, listing.is_complete, dim.*
+    from core_warehouse.dim_campaign as dim
+    cross join listing
+    where dim.connection_id = %(connection_id)s
 ),
 
-changed as (
-    select source.*
-    from source
-    left join core_warehouse.dim_campaign as dim
-        on dim.connection_id = %(connection_id)s and source.campaign_id = dim.campaign_id
+-- A full join is hashed or merged. Any other may be looped while the planner believes the tables to be empty, and then
+-- every row meets every other.
+compared as (
+    select stored.place, source.*, stored.is_complete and not stored.is_deleted as is_gone
+    from stored
+    full join source on stored.campaign_id = source.campaign_id
     where
-        dim.campaign_id is null
-        or dim.is_deleted
+        source.campaign_id is null
+        or stored.place is null
+        or stored.is_deleted
         or (
-            dim.name, dim.status, dim.effective_status, dim.objective, dim.buying_type, dim.bidding_strategy,
-            dim.currency, dim.daily_budget, dim.lifetime_budget, dim.start_at, dim.end_at, dim.source_updated_at
+            stored.name, stored.status, stored.effective_status, stored.objective, stored.buying_type,
+            stored.bidding_strategy, stored.currency, stored.daily_budget, stored.lifetime_budget, stored.start_at,
+            stored.end_at, stored.source_updated_at
         ) is distinct from (
             source.name, source.status, source.effective_status, source.objective, source.buying_type,
             source.bidding_strategy, source.currency, source.daily_budget, source.lifetime_budget,
             source.start_at, source.end_at, source.source_updated_at
         )
+),
+
+gone as (
+    update core_warehouse.dim_campaign as dim
+    set is_deleted = true, loaded_at = now()
+    where dim.ctid = any(array(select place from compared where campaign_id is null and is_gone))
 )
 
 insert into core_warehouse.dim_campaign as dim (
@@ -67,7 +72,8 @@ insert into core_warehouse.dim_campaign as dim (
 select
     %(connection_id)s::uuid, campaign_id, name, status, effective_status, objective, buying_type, bidding_strategy,
     currency, daily_budget, lifetime_budget, start_at, end_at, source_updated_at
-from changed
+from compared
+where campaign_id is not null
 on conflict (connection_id, campaign_id) do update set
     name = excluded.name,
     status = excluded.status,

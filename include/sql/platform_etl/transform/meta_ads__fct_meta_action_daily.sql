@@ -15,6 +15,12 @@ windows as (
     inner join levels on run_windows.stream = levels.stream
 ),
 
+-- The bounds of all windows, by which an index finds the days: a join with windows is planned as a ninth of all rows.
+span as (
+    select min(windows.first_day) as first_day, max(windows.last_day) as last_day
+    from windows
+),
+
 source as materialized (
     select
         windows.level,
@@ -39,6 +45,8 @@ source as materialized (
     cross join lateral jsonb_each_text(element.value) as figure
     where
         staged.connection_id = %(connection_id)s
+        and staged.record_date >= (select span.first_day from span)
+        and staged.record_date <= (select span.last_day from span)
         and (
             figure.key = 'value'
             or (figure.key ~ '^[0-9]+d_(click|view|ev)$' and figure.value ~ '^-?[0-9]{1,12}([.][0-9]+)?$')
@@ -48,37 +56,39 @@ source as materialized (
         figure.key
 ),
 
-withdrawn as (
-    delete from core_warehouse.fct_meta_action_daily as fact
-    using windows
+stored as (
+    select fact.ctid as place, fact.*
+    from core_warehouse.fct_meta_action_daily as fact
+    inner join windows
+        on
+            fact.level = windows.level
+            and fact.date between windows.first_day and windows.last_day
     where
         fact.connection_id = %(connection_id)s
-        and fact.level = windows.level
-        and fact.date between windows.first_day and windows.last_day
-        and not exists (
-            select
-            from source
-            where
-                source.level = fact.level
-                and source.date = fact.date
-                and source.entity_id = fact.entity_id
-                and source.action_type = fact.action_type
-                and source.attribution_window = fact.attribution_window
-        )
+        and fact.date >= (select span.first_day from span)
+        and fact.date <= (select span.last_day from span)
 ),
 
-changed as (
-    select source.*
-    from source
-    left join core_warehouse.fct_meta_action_daily as fact
+-- A full join is hashed or merged. Any other may be looped while the planner believes the tables to be empty, and then
+-- every row meets every other.
+compared as (
+    select stored.place, source.*
+    from stored
+    full join source
         on
-            fact.connection_id = %(connection_id)s
-            and source.level = fact.level
-            and source.date = fact.date
-            and source.entity_id = fact.entity_id
-            and source.action_type = fact.action_type
-            and source.attribution_window = fact.attribution_window
-    where (fact.actions, fact.value) is distinct from (source.actions, source.value)
+            stored.level = source.level
+            and stored.date = source.date
+            and stored.entity_id = source.entity_id
+            and stored.action_type = source.action_type
+            and stored.attribution_window = source.attribution_window
+    where
+        source.level is null
+        or (stored.actions, stored.value) is distinct from (source.actions, source.value)
+),
+
+withdrawn as (
+    delete from core_warehouse.fct_meta_action_daily as fact
+    where fact.ctid = any(array(select place from compared where level is null))
 )
 
 insert into core_warehouse.fct_meta_action_daily as fact (
@@ -87,7 +97,8 @@ insert into core_warehouse.fct_meta_action_daily as fact (
 select
     %(connection_id)s::uuid, level, date, entity_id, action_type, attribution_window, actions, value,
     %(run_id)s::uuid
-from changed
+from compared
+where level is not null
 on conflict (connection_id, level, date, entity_id, action_type, attribution_window) do update set
     actions = excluded.actions,
     value = excluded.value,

@@ -19,6 +19,12 @@ windows as (
     inner join breakdown_sets on run_windows.stream = breakdown_sets.stream
 ),
 
+-- The bounds of all windows, by which an index finds the days: a join with windows is planned as a ninth of all rows.
+span as (
+    select min(windows.first_day) as first_day, max(windows.last_day) as last_day
+    from windows
+),
+
 rows_read as (
     select
         windows.breakdown_set,
@@ -46,7 +52,10 @@ rows_read as (
             and staged.record_date between windows.first_day and windows.last_day
     cross join lateral core_warehouse.meta_action_totals(staged.payload -> 'actions') as counted
     cross join lateral core_warehouse.meta_action_totals(staged.payload -> 'action_values') as valued
-    where staged.connection_id = %(connection_id)s
+    where
+        staged.connection_id = %(connection_id)s
+        and staged.record_date >= (select span.first_day from span)
+        and staged.record_date <= (select span.last_day from span)
 ),
 
 -- A row without the value and one that says 'unknown' are the same row to us.
@@ -63,44 +72,45 @@ source as materialized (
     group by breakdown_set, date, entity_id, breakdown_key, breakdowns, currency
 ),
 
-withdrawn as (
-    delete from core_warehouse.fct_meta_breakdown_daily as fact
-    using windows
+stored as (
+    select fact.ctid as place, fact.*
+    from core_warehouse.fct_meta_breakdown_daily as fact
+    inner join windows
+        on
+            fact.breakdown_set = windows.breakdown_set
+            and fact.date between windows.first_day and windows.last_day
     where
         fact.connection_id = %(connection_id)s
         and fact.level = 'ACCOUNT'
-        and fact.breakdown_set = windows.breakdown_set
-        and fact.date between windows.first_day and windows.last_day
-        and not exists (
-            select
-            from source
-            where
-                source.breakdown_set = fact.breakdown_set
-                and source.date = fact.date
-                and source.entity_id = fact.entity_id
-                and source.breakdown_key = fact.breakdown_key
-        )
+        and fact.date >= (select span.first_day from span)
+        and fact.date <= (select span.last_day from span)
 ),
 
-changed as (
-    select source.*
-    from source
-    left join core_warehouse.fct_meta_breakdown_daily as fact
+-- A full join is hashed or merged. Any other may be looped while the planner believes the tables to be empty, and then
+-- every row meets every other.
+compared as (
+    select stored.place, source.*
+    from stored
+    full join source
         on
-            fact.connection_id = %(connection_id)s
-            and fact.level = 'ACCOUNT'
-            and source.breakdown_set = fact.breakdown_set
-            and source.date = fact.date
-            and source.entity_id = fact.entity_id
-            and source.breakdown_key = fact.breakdown_key
+            stored.breakdown_set = source.breakdown_set
+            and stored.date = source.date
+            and stored.entity_id = source.entity_id
+            and stored.breakdown_key = source.breakdown_key
     where
-        (
-            fact.currency, fact.spend, fact.impressions, fact.clicks, fact.inline_link_clicks, fact.purchases,
-            fact.purchase_value
+        source.breakdown_set is null
+        or (
+            stored.currency, stored.spend, stored.impressions, stored.clicks, stored.inline_link_clicks,
+            stored.purchases, stored.purchase_value
         ) is distinct from (
             source.currency, source.spend, source.impressions, source.clicks, source.inline_link_clicks,
             source.purchases, source.purchase_value
         )
+),
+
+withdrawn as (
+    delete from core_warehouse.fct_meta_breakdown_daily as fact
+    where fact.ctid = any(array(select place from compared where breakdown_set is null))
 )
 
 insert into core_warehouse.fct_meta_breakdown_daily as fact (
@@ -110,7 +120,8 @@ insert into core_warehouse.fct_meta_breakdown_daily as fact (
 select
     %(connection_id)s::uuid, 'ACCOUNT', breakdown_set, date, entity_id, breakdown_key, breakdowns, currency, spend,
     impressions, clicks, inline_link_clicks, purchases, purchase_value, %(run_id)s::uuid
-from changed
+from compared
+where breakdown_set is not null
 on conflict (connection_id, level, breakdown_set, date, entity_id, breakdown_key) do update set
     currency = excluded.currency,
     spend = excluded.spend,

@@ -16,6 +16,12 @@ windows as (
     inner join levels on run_windows.stream = levels.stream
 ),
 
+-- The bounds of all windows, by which an index finds the days: a join with windows is planned as a ninth of all rows.
+span as (
+    select min(windows.first_day) as first_day, max(windows.last_day) as last_day
+    from windows
+),
+
 source as materialized (
     select
         windows.level,
@@ -46,46 +52,54 @@ source as materialized (
     cross join lateral core_warehouse.meta_action_totals(staged.payload -> 'actions') as counted
     cross join lateral core_warehouse.meta_action_totals(staged.payload -> 'action_values') as valued
     cross join lateral core_warehouse.meta_action_totals(staged.payload -> 'outbound_clicks') as outbound
-    where staged.connection_id = %(connection_id)s
+    where
+        staged.connection_id = %(connection_id)s
+        and staged.record_date >= (select span.first_day from span)
+        and staged.record_date <= (select span.last_day from span)
 ),
 
-withdrawn as (
-    delete from core_warehouse.fct_meta_daily as fact
-    using windows
+stored as (
+    select fact.ctid as place, fact.*
+    from core_warehouse.fct_meta_daily as fact
+    inner join windows
+        on
+            fact.level = windows.level
+            and fact.date between windows.first_day and windows.last_day
     where
         fact.connection_id = %(connection_id)s
-        and fact.level = windows.level
-        and fact.date between windows.first_day and windows.last_day
         and fact.attribution_setting = 'account'
-        and not exists (
-            select
-            from source
-            where source.level = fact.level and source.date = fact.date and source.entity_id = fact.entity_id
-        )
+        and fact.date >= (select span.first_day from span)
+        and fact.date <= (select span.last_day from span)
 ),
 
-changed as (
-    select source.*
-    from source
-    left join core_warehouse.fct_meta_daily as fact
+-- A full join is hashed or merged. Any other may be looped while the planner believes the tables to be empty, and then
+-- every row meets every other.
+compared as (
+    select stored.place, source.*
+    from stored
+    full join source
         on
-            fact.connection_id = %(connection_id)s
-            and source.level = fact.level
-            and source.date = fact.date
-            and source.entity_id = fact.entity_id
-            and fact.attribution_setting = 'account'
+            stored.level = source.level
+            and stored.date = source.date
+            and stored.entity_id = source.entity_id
     where
-        (
-            fact.campaign_id, fact.ad_group_id, fact.vendor_attribution, fact.currency, fact.spend, fact.impressions,
-            fact.reach, fact.clicks, fact.inline_link_clicks, fact.outbound_clicks, fact.landing_page_views,
-            fact.video_views_3s, fact.purchases, fact.purchase_value, fact.add_to_carts, fact.initiate_checkouts,
-            fact.leads
+        source.level is null
+        or (
+            stored.campaign_id, stored.ad_group_id, stored.vendor_attribution, stored.currency, stored.spend,
+            stored.impressions, stored.reach, stored.clicks, stored.inline_link_clicks, stored.outbound_clicks,
+            stored.landing_page_views, stored.video_views_3s, stored.purchases, stored.purchase_value,
+            stored.add_to_carts, stored.initiate_checkouts, stored.leads
         ) is distinct from (
             source.campaign_id, source.ad_group_id, source.vendor_attribution, source.currency, source.spend,
             source.impressions, source.reach, source.clicks, source.inline_link_clicks, source.outbound_clicks,
             source.landing_page_views, source.video_views_3s, source.purchases, source.purchase_value,
             source.add_to_carts, source.initiate_checkouts, source.leads
         )
+),
+
+withdrawn as (
+    delete from core_warehouse.fct_meta_daily as fact
+    where fact.ctid = any(array(select place from compared where level is null))
 )
 
 insert into core_warehouse.fct_meta_daily as fact (
@@ -97,7 +111,8 @@ select
     %(connection_id)s::uuid, level, date, entity_id, campaign_id, ad_group_id, vendor_attribution, currency, spend,
     impressions, reach, clicks, inline_link_clicks, outbound_clicks, landing_page_views, video_views_3s, purchases,
     purchase_value, add_to_carts, initiate_checkouts, leads, %(run_id)s::uuid
-from changed
+from compared
+where level is not null
 on conflict (connection_id, level, date, entity_id, attribution_setting) do update set
     campaign_id = excluded.campaign_id,
     ad_group_id = excluded.ad_group_id,

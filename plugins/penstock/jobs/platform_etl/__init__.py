@@ -2,6 +2,7 @@
 
 enqueue_scheduled, enqueue_due, claim    runs.py       who reads which account, once
 extract                                  extract.py    slices -> pages -> staging, resumable at the last saved page
+                                         (planning.py cuts the slices, reading.py reads several, slices.py each)
 transform                                transform.py  staging -> core, cursor and SUCCEEDED in one transaction
 finish                                   runs.py       closes what is left, says what happened
 """

@@ -75,6 +75,7 @@ class RunContext:
     run: what `claim` returned for it (run_id, source, holder, label).
     open_client: (source, account, own credentials or None) -> client; called once, in `extract`.
     is_last_try: nobody will try this task again, so what failed now has failed for good.
+    epoch: of the stage that this process began last; None before the first.
     """
 
     warehouse: Warehouse
@@ -84,6 +85,7 @@ class RunContext:
     now: Callable[[], dt.datetime] = utc_now
     is_last_try: bool = True
     rng: random.Random = field(default_factory=random.Random)
+    epoch: int | None = None
 
     @property
     def run_id(self) -> str:
@@ -136,6 +138,7 @@ def begin_stage(context: RunContext, *, is_first: bool) -> HeldRun:
         row = None
     if row is None:
         raise error("LEASE_LOST", f"run {context.run_id} is worked by somebody else", service=SERVICE)
+    context.epoch = row["lease_epoch"]
     return HeldRun(
         lease=Lease(context.run_id, context.run["holder"], row["lease_epoch"]),
         connection_id=row["connection_id"],

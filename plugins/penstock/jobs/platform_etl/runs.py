@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 UNLEASED_AFTER = dt.timedelta(minutes=30)
 """A row in progress without any lease is an old worker's: its longest run took less."""
 
+HISTORIES_AT_ONCE = 4
+"""Lanes of the queue that may read two years each, for hours: half of its pool and of its DAG runs, so that what
+somebody has just asked for finds room."""
+
 
 def enqueue_scheduled(
     warehouse: Warehouse,
@@ -106,7 +110,7 @@ def claim(
     ----------
     source: None claims any source's runs, and turns rows without an account into one run per account first.
     run_ids: the runs that this DAG run enqueued; with a `source`, only these are claimed.
-    limit: at most so many; the next sweep takes the rest.
+    limit: at most so many; the next sweep takes the rest, and the histories beyond HISTORIES_AT_ONCE.
 
     Returns run_id, source, account_id, account_name, job_type, holder and label per claimed run. Runs whose lease
     has expired are claimed like waiting ones; a run that has used up its attempts fails here.
@@ -130,25 +134,41 @@ def claim(
             "dag_run_id": dag_run_id,
             "unleased_after": UNLEASED_AFTER,
         }
-        claimed = cursor.execute(SQL["claim_runs"], parameters).fetchall()
+        if source is None:
+            claimed = _claim_from_queue(cursor, parameters)
+        else:
+            claimed = cursor.execute(SQL["claim_runs"], parameters | {"histories": [True, False]}).fetchall()
         cursor.execute(SQL["close_parents"])
     return [_lane(row) for row in claimed]
+
+
+def _claim_from_queue(cursor: psycopg.Cursor[dict[str, Any]], parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Any source's runs, but only so many histories that they cannot fill the queue."""
+    claimed = cursor.execute(SQL["claim_runs"], {**parameters, "histories": [False]}).fetchall()
+    # Two sweeps at the same moment may let one or two more in.
+    under_way = cursor.execute(SQL["histories_under_way"], {"holder": parameters["holder"]}).fetchone()
+    room = HISTORIES_AT_ONCE - (under_way["lanes"] if under_way else 0)
+    limit = max(0, min(room, parameters["limit"] - len(claimed)))
+    return claimed + cursor.execute(SQL["claim_runs"], {**parameters, "histories": [True], "limit": limit}).fetchall()
 
 
 def finish(context: RunContext) -> dict[str, Any]:
     """Closes the run and says how it ended.
 
-    A run that is still in progress here has lost its worker on every try. Raises RunNotComplete when it ended
-    FAILED or PARTIAL, so that the lane is red.
+    A run that is still in progress here has lost its worker on every try, unless somebody has begun it again since
+    this process worked on it. Raises RunNotComplete when it ended FAILED or PARTIAL, so that the lane is red.
     """
     with context.warehouse.transaction() as conn:
         cursor = conn.cursor(row_factory=dict_row)
-        row = cursor.execute(SQL["run_status"], {"run_id": context.run_id}).fetchone()
-        if row is None:
-            raise error("CONFIG_INVALID", f"core_warehouse.etl_runs has no row {context.run_id}", service=SERVICE)
-        is_orphan = row["status"] == "IN_PROGRESS" and row["leased_by"] == context.run["holder"]
+        row = _status_row(cursor, context)
+        is_orphan = (
+            row["status"] == "IN_PROGRESS"
+            and row["leased_by"] == context.run["holder"]
+            and context.epoch in (None, row["lease_epoch"])
+        )
         if is_orphan:
-            row = _close_orphan(cursor, context)
+            _close_orphan(cursor, context, row)
+            row = _status_row(cursor, context)
         cursor.execute(SQL["close_parents"])
     if row["status"] in ("FAILED", "PARTIAL"):
         raise RunNotComplete(row["status"], row["error"], is_reported=row["status"] == "FAILED" and not is_orphan)
@@ -156,21 +176,20 @@ def finish(context: RunContext) -> dict[str, Any]:
     return {"status": row["status"], **{name: int(row[name] or 0) for name in counts}}
 
 
-def _close_orphan(cursor: psycopg.Cursor[dict[str, Any]], context: RunContext) -> dict[str, Any]:
-    lost = error("ATTEMPTS_EXHAUSTED", f"the worker of run {context.run_id} died on every try", service=SERVICE)
-    lost.task = "finish"
-    cursor.execute(
-        "update core_warehouse.etl_runs set status = 'FAILED', completed_at = now(), leased_until = null, "
-        # The holder again: between the look and this write somebody may have taken the run over.
-        "error = %(error)s where id = %(run_id)s and status = 'IN_PROGRESS' and leased_by = %(holder)s",
-        {"run_id": context.run_id, "holder": context.run["holder"], "error": Jsonb(lost.as_json())},
-    )
+def _status_row(cursor: psycopg.Cursor[dict[str, Any]], context: RunContext) -> dict[str, Any]:
     row = cursor.execute(SQL["run_status"], {"run_id": context.run_id}).fetchone()
     if row is None:
         raise error("CONFIG_INVALID", f"core_warehouse.etl_runs has no row {context.run_id}", service=SERVICE)
-    if row["job_type"] != "BACKFILL":
-        mark_account_failed(context.rng, cursor.connection, row["connection_id"], lost.code, None)
     return row
+
+
+def _close_orphan(cursor: psycopg.Cursor[dict[str, Any]], context: RunContext, row: Mapping[str, Any]) -> None:
+    lost = error("ATTEMPTS_EXHAUSTED", f"the worker of run {context.run_id} died on every try", service=SERVICE)
+    lost.task = "finish"
+    parameters = {"run_id": context.run_id, "epoch": row["lease_epoch"], "error": Jsonb(lost.as_json())}
+    is_closed = cursor.execute(SQL["close_orphan"], parameters).rowcount == 1
+    if is_closed and row["job_type"] != "BACKFILL":
+        mark_account_failed(context.rng, cursor.connection, row["connection_id"], lost.code, None)
 
 
 def _lane(row: Mapping[str, Any]) -> dict[str, Any]:

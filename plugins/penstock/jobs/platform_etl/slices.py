@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import datetime as dt
-import gc
 import hashlib
 import json
 import logging
@@ -39,8 +38,8 @@ READ_AHEAD_PAGES = 4
 with fewer, the vendor would be left idle meanwhile."""
 
 COLLECTOR_THRESHOLD = 100_000
-"""New objects after which Python looks for circles of garbage. A page of events is 15,000 objects without a circle;
-with Python's own 700 they are looked at again and again, which takes two fifths of all CPU."""
+"""For `gc.set_threshold` where a process that reads begins: new objects after which Python looks for circles of
+garbage. A page of events is 15,000 objects without one; with Python's own 700 they are looked at again and again."""
 
 REPEATED_PAGE_TRIES = 3
 REPORT_POLL_SECONDS = (2.0, 5.0, 10.0, 20.0, 30.0)
@@ -80,7 +79,6 @@ class SliceReader:
 
     def read(self, row: Mapping[str, Any]) -> None:
         """Reads the slice to its end, asking for less when the vendor wants that. Raises the error it cannot mend."""
-        gc.set_threshold(max(COLLECTOR_THRESHOLD, gc.get_threshold()[0]))
         stream = self.context.source.stream(row["stream"])
         each = Slice(
             slice_no=row["slice_no"],
@@ -370,6 +368,8 @@ class _Report:
         return str(row[0]) if row else None
 
     def _submit(self) -> str:
+        """Asks for the report. A worker that dies before its id is stored asks for another one when it is back: Meta
+        takes no key that would make the two the same, and lists no reports. It costs a call and changes no row."""
         remote_id: str = self._client.submit_report(self._request)
         place = {"run_id": self._held.lease.row_id, "slice_no": self._slice.slice_no}
         with self._warehouse.transaction() as conn:

@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from penstock.core import windows
-from penstock.core.errors import InternalError, PenstockError, RetryableError, error
+from penstock.core.errors import CATALOGUE, InternalError, PenstockError, PermissionDenied, RetryableError, error
 from penstock.core.windows import DayRange, Window
 from penstock.jobs.accounts import load_account
 from penstock.jobs.platform_etl.context import (
@@ -42,7 +42,7 @@ delete from staging_ingest.{table} as staged
 using run_windows as w
 where
     staged.connection_id = %(connection_id)s and staged.report_key = %(stream)s and w.stream = %(stream)s
-    and (w.first_day is null or staged.record_date between w.first_day and w.last_day)
+    {days}
     and (staged.run_id = %(run_id)s or staged.ingested_at < %(started_at)s)
     and not exists (
         select 1 from run_keys as k where k.key_hash = hashtextextended(staged.record_key, 0)
@@ -63,6 +63,8 @@ where
 """A record that came but cannot be read was not withdrawn: where one was rejected, what is stored stays. Nor was one
 that another run (the daily one beside a backfill) has stored since this run began: this one may have looked earlier."""
 
+OF_ITS_DAYS = "and staged.record_date between w.first_day and w.last_day"
+
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
@@ -71,6 +73,58 @@ class Coverage:
     stream: Stream
     days: tuple[DayRange, ...]
     is_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """The slices of a run that failed for good.
+
+    A stream that the account's key may not read stays so until a person acts. It is told once, stops no cursor but its
+    own, and every run tries it again with one call.
+
+    forbidden: the streams that this run was refused. known, not_asked: those that were refused before, all and the ones
+    that this run did not try.
+    """
+
+    rows: tuple[Mapping[str, Any], ...]
+    forbidden: frozenset[str]
+    known: frozenset[str]
+    not_asked: frozenset[str]
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]], account: Account) -> Failures:
+        failed = tuple(row for row in rows if row["status"] == "FAILED")
+        known = frozenset(account.facts.get("forbidden_streams", ()))
+        return cls(
+            rows=failed,
+            forbidden=frozenset(row["stream"] for row in failed if _is_forbidden(row)),
+            known=known,
+            not_asked=known - {row["stream"] for row in rows},
+        )
+
+    @property
+    def passing(self) -> list[Mapping[str, Any]]:
+        """Those that a later run may read."""
+        return [row for row in self.rows if row["stream"] not in self.forbidden]
+
+    @property
+    def worth_an_alert(self) -> list[Mapping[str, Any]]:
+        return [row for row in self.rows if row["stream"] not in self.forbidden & self.known]
+
+    @property
+    def code(self) -> str | None:
+        return self.rows[0]["error"]["code"] if self.rows else None
+
+    @property
+    def warnings(self) -> list[dict[str, Any]]:
+        """One line per forbidden stream, for the run's row."""
+        errors = {row["stream"]: row["error"] for row in self.rows if row["stream"] in self.forbidden}
+        return [{"stream": stream, **cause} for stream, cause in sorted(errors.items())]
+
+
+def _is_forbidden(row: Mapping[str, Any]) -> bool:
+    spec = CATALOGUE.get((row["error"] or {}).get("code", ""))
+    return spec is not None and issubclass(spec.kind, PermissionDenied)
 
 
 def transform(context: RunContext) -> dict[str, Any]:
@@ -123,16 +177,16 @@ class _Load:
         if self._held.is_dry_run:
             return self._end_dry_run(rows)
         covered = coverage(self._source, rows, self._account)
-        failed = [row for row in rows if row["status"] == "FAILED"]
+        failures = Failures.of(rows, self._account)
         self._create_windows(covered)
         withdrawn = self._remove_withdrawn(covered)
         self._run_transforms()
         differences = self._compare_totals()
-        if not failed and self._held.job_type != "BACKFILL":
-            self._move_cursors(rows)
+        if not failures.passing and self._held.job_type != "BACKFILL":
+            self._move_cursors([row for row in rows if row["stream"] not in failures.forbidden])
         self._learn_page_sizes(rows)
         self._conn.execute(SQL["forget_old_keys"], self._run)
-        status = self._end(rows, failed)
+        status = self._end(rows, failures)
         return {**self._run, "status": status, "rows_withdrawn": withdrawn, "totals_differing": differences}
 
     def _create_windows(self, covered: Sequence[Coverage]) -> None:
@@ -148,6 +202,8 @@ class _Load:
             for days in (each.days or (None,))
         ]
         self._conn.cursor().executemany(SQL["add_run_window"], parameters)
+        # The planner takes a table that it knows nothing of for a thousand windows, and reads all that is staged.
+        self._conn.execute("analyze run_windows")
 
     def _remove_withdrawn(self, covered: Sequence[Coverage]) -> int:
         """Staged rows of covered days that the vendor no longer has. Events are never withdrawn."""
@@ -162,7 +218,8 @@ class _Load:
             self._conn.execute("drop table if exists run_keys")
             self._conn.execute(SQL["create_run_keys"], self._run | {"stream": each.stream.name})
             table = sql.Identifier(f"{self._source.name}_{each.stream.table}")
-            statement = sql.SQL(WITHDRAWN).format(table=table)
+            days = sql.SQL(OF_ITS_DAYS if each.days else "")
+            statement = sql.SQL(WITHDRAWN).format(table=table, days=days)
             place = {
                 "stream": each.stream.name,
                 "time_zone": self._account.time_zone,
@@ -238,28 +295,32 @@ class _Load:
         if learned:
             self._conn.execute(SQL["learn_page_sizes"], self._run | {"page_sizes": Jsonb(learned)})
 
-    def _end(self, rows: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]]) -> str:
-        status = "PARTIAL" if failed else "SUCCEEDED"
-        cause = _slices_failed(failed, len(rows)) if failed else None
+    def _end(self, rows: Sequence[Mapping[str, Any]], failures: Failures) -> str:
+        cause = _slices_failed(failures.worth_an_alert, len(rows)) if failures.worth_an_alert else None
+        status = "PARTIAL" if cause else "SUCCEEDED"
         end_run(
             self._conn,
             self._held,
             status,
             failure=cause.as_json() if cause else None,
-            warnings=self._held.warnings,
+            warnings=failures.warnings,
             api_calls=0,
         )
         if self._held.job_type != "BACKFILL":
-            self._mark_account(cause)
+            self._mark_account(cause, failures)
         self._conn.execute(SQL["close_parents"])
         return status
 
-    def _mark_account(self, cause: PenstockError | None) -> None:
+    def _mark_account(self, cause: PenstockError | None, failures: Failures) -> None:
+        forbidden = sorted(failures.forbidden | failures.not_asked)
+        state = "NEEDS_PERMISSION" if forbidden else None
         if cause:
-            mark_account_failed(self._context.rng, self._conn, self._held.connection_id, cause.code, None)
+            mark_account_failed(self._context.rng, self._conn, self._held.connection_id, cause.code, state)
         else:
             is_whole = self._held.streams is None and self._held.window_start is None
-            self._conn.execute(SQL["account_succeeded"], self._run | {"is_whole": is_whole})
+            parameters = self._run | {"is_whole": is_whole, "state": state, "code": failures.code}
+            self._conn.execute(SQL["account_succeeded"], parameters)
+        self._conn.execute(SQL["remember_forbidden"], self._run | {"streams": Jsonb(forbidden)})
 
     def _end_dry_run(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """A dry run ends with its plan in `warnings`; no staging row, fact or cursor was touched."""

@@ -1,0 +1,202 @@
+"""The open slices of a run, read several at a time while the lease is kept."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from penstock.core.errors import (
+    AuthError,
+    FatalError,
+    InternalError,
+    PenstockError,
+    QuotaExhausted,
+    RateLimited,
+    RetryableError,
+)
+from penstock.core.lease import HEARTBEAT, LEASE
+from penstock.jobs.platform_etl.context import (
+    SERVICE,
+    SQL,
+    HeldRun,
+    RunContext,
+    VendorClient,
+    require_lease,
+)
+from penstock.jobs.platform_etl.slices import SliceReader, Stopped
+from penstock.sources.stream import Account
+
+log = logging.getLogger(__name__)
+
+OUR_OWN_BRAKES = ("RATE_LIMIT_WAIT_TOO_LONG", "CIRCUIT_OPEN")
+
+
+class CallCounter:
+    """HTTP calls that the run's row does not count yet."""
+
+    def __init__(self) -> None:
+        self._client: VendorClient | None = None
+        self._taken = 0
+
+    def watch(self, client: VendorClient) -> None:
+        self._client = client
+
+    def take(self) -> int:
+        """The calls since the last time."""
+        total = self._client.requests if self._client else 0
+        fresh, self._taken = total - self._taken, total
+        return fresh
+
+
+def _in_turns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One slice of every stream after the other, so that a slow stream's slices do not fill all threads at once."""
+    seen: Counter[str] = Counter()
+    turns: list[tuple[int, int, dict[str, Any]]] = []
+    for row in rows:
+        turns.append((seen[row["stream"]], row["slice_no"], row))
+        seen[row["stream"]] += 1
+    return [row for _, _, row in sorted(turns, key=lambda turn: turn[:2])]
+
+
+def _stream_of(rows: list[dict[str, Any]], slice_no: int) -> str:
+    return next(str(row["stream"]) for row in rows if row["slice_no"] == slice_no)
+
+
+def _most_telling(
+    first: PenstockError, running: Mapping[concurrent.futures.Future[None], Mapping[str, Any]]
+) -> PenstockError:
+    """The vendor's own refusal, where the first error to arrive was only a brake that it made us pull."""
+    if first.code not in OUR_OWN_BRAKES:
+        return first
+    concurrent.futures.wait(running)
+    causes = [future.exception() for future in running]
+    told = [each for each in causes if isinstance(each, RetryableError) and each.code not in OUR_OWN_BRAKES]
+    return told[0] if told else first
+
+
+class Reading:
+    """The open slices of one run, several at a time; this thread keeps the lease while the others read."""
+
+    def __init__(
+        self, context: RunContext, held: HeldRun, client: VendorClient, account: Account, calls: CallCounter
+    ) -> None:
+        self._context = context
+        self._held = held
+        self._client = client
+        self._account = account
+        self._calls = calls
+        self._stop = threading.Event()
+
+    def run(self) -> dict[str, Any]:
+        while True:
+            rows = [row for row in self._slices() if row["status"] == "PENDING"]
+            if not rows:
+                break
+            # Splitting a slice leaves new pending ones behind: look again until none is left.
+            failures_by_slice = self._work(rows)
+            if failures_by_slice:
+                self._settle(failures_by_slice)
+                break
+        rows = self._slices()
+        self._renew()
+        log.info("read %s rows in %s requests", sum(row["rows_read"] for row in rows), self._client.requests)
+        return {
+            "run_id": self._held.lease.row_id,
+            "slices": len(rows),
+            "slices_failed": sum(row["status"] == "FAILED" for row in rows),
+            "rows_read": sum(row["rows_read"] for row in rows),
+            "rows_written": sum(row["rows_written"] for row in rows),
+            "rows_rejected": sum(row["rows_rejected"] for row in rows),
+            "requests": self._client.requests,
+        }
+
+    def _slices(self) -> list[dict[str, Any]]:
+        with self._context.warehouse.connection() as conn:
+            return conn.cursor(row_factory=dict_row).execute(SQL["slices"], self._held.key).fetchall()
+
+    def _work(self, rows: list[dict[str, Any]]) -> dict[int, PenstockError]:
+        """Reads these slices; returns the errors of those that failed. Raises what stops the whole run."""
+        reader = SliceReader(self._context, self._held, self._client, self._account, self._stop)
+        failed: dict[int, PenstockError] = {}
+        refused: dict[str, PenstockError] = {}
+        queue = _in_turns(rows)
+        running: dict[concurrent.futures.Future[None], dict[str, Any]] = {}
+        with concurrent.futures.ThreadPoolExecutor(self._context.source.concurrency, "slice") as pool:
+            try:
+                while queue or running:
+                    while queue and len(running) < self._context.source.concurrency:
+                        row = queue.pop(0)
+                        if row["stream"] in refused:
+                            # The vendor refused this stream for good: asking for its other days is a storm.
+                            failed[row["slice_no"]] = refused[row["stream"]]
+                        else:
+                            running[pool.submit(reader.read, row)] = row
+                    for slice_no, cause in self._wait(running).items():
+                        failed[slice_no] = cause
+                        if isinstance(cause, FatalError):
+                            refused[_stream_of(rows, slice_no)] = cause
+            except PenstockError as first:
+                self._stop.set()
+                raise _most_telling(first, running) from None
+            except BaseException:
+                self._stop.set()
+                raise
+        return failed
+
+    def _wait(self, running: dict[concurrent.futures.Future[None], dict[str, Any]]) -> dict[int, PenstockError]:
+        """Keeps the lease until a slice ends; returns the errors of those that failed."""
+        done, _ = concurrent.futures.wait(running, HEARTBEAT.total_seconds(), concurrent.futures.FIRST_COMPLETED)
+        self._renew()
+        outcomes = {running[future]["slice_no"]: self._outcome(future) for future in done}
+        for future in done:
+            del running[future]
+        return {slice_no: cause for slice_no, cause in outcomes.items() if cause is not None}
+
+    @staticmethod
+    def _outcome(future: concurrent.futures.Future[None]) -> PenstockError | None:
+        """The error that only this slice failed with; raises those that stop the run."""
+        try:
+            future.result()
+        except (AuthError, RateLimited, QuotaExhausted, InternalError):
+            raise
+        except PenstockError as cause:
+            return cause
+        except Stopped:
+            return None
+        return None
+
+    def _settle(self, failed: Mapping[int, PenstockError]) -> None:
+        """What happens to slices that failed: a later try of the task, or FAILED for good.
+
+        Raises the first error when the task is tried again anyway, or when no slice at all could be read.
+        """
+        passing = [cause for cause in failed.values() if isinstance(cause, RetryableError)]
+        if passing and not self._context.is_last_try:
+            raise passing[0]
+        with self._context.warehouse.transaction() as conn:
+            require_lease(conn.execute(SQL["share_lease"], self._held.key).fetchone(), self._held)
+            for slice_no, cause in failed.items():
+                cause.service, cause.task = SERVICE, "extract"
+                conn.execute(
+                    SQL["end_slice"],
+                    {
+                        "run_id": self._held.lease.row_id,
+                        "slice_no": slice_no,
+                        "status": "FAILED",
+                        "error": Jsonb(cause.as_json()),
+                    },
+                )
+        if not any(row["status"] == "DONE" for row in self._slices()):
+            raise next(iter(failed.values()))
+
+    def _renew(self) -> None:
+        parameters = self._held.key | {"lease": LEASE, "api_calls": self._calls.take()}
+        with self._context.warehouse.connection() as conn:
+            require_lease(conn.execute(SQL["renew_lease"], parameters).fetchone(), self._held)

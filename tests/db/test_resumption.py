@@ -1,0 +1,212 @@
+"""Runs that go on after something they relied on is gone or wrong: a vendor's report, an answer, our own code."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from penstock.jobs import platform_etl
+from penstock.jobs.platform_etl import VendorClient, slices
+from penstock.sources.stream import Request
+from penstock.warehouse.session import Warehouse
+from tests.pipeline import Pipeline
+from tests.sandbox_fixture import Sandbox
+
+REPORT = {"streams": ["insights_ad"]}
+"""Thirty days of ads: one report that Meta works out first."""
+
+
+@pytest.fixture
+def pipeline(warehouse: Warehouse, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    monkeypatch.setattr(slices, "BATCH_SECONDS", 0.0)
+    monkeypatch.setattr(slices, "REPORT_POLL_SECONDS", (0.01,))
+    return Pipeline(warehouse, sandbox.url, now=lambda: sandbox.state.clock.now())
+
+
+class AlteredClient:
+    """A vendor's client whose answers are altered on their way."""
+
+    def __init__(self, client: VendorClient, alter: Callable[[Request, Any], Any]) -> None:
+        self._client: Any = client
+        self._alter = alter
+
+    def send(self, request: Request) -> Any:
+        return self._alter(request, self._client.send(request))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+def altered(pipeline: Pipeline, alter: Callable[[Request, Any], Any]) -> dict[str, Any]:
+    """What to work a lane with, so that the client's answers are altered."""
+    return {"open_client": lambda *of: AlteredClient(pipeline.open_client(*of), alter)}
+
+
+def reports_asked_for(sandbox: Sandbox) -> int:
+    return len(sandbox.state.remembered("meta_reports"))
+
+
+def stop_in_mid_report(pipeline: Pipeline) -> dict[str, Any]:
+    """A run whose worker has saved two pages of the report, and was then left by its vendor."""
+    pipeline.register(pipeline.accounts("META")[:1])
+    with pipeline.warehouse.connection() as conn:
+        conn.execute('update platform_connections set facts = \'{"page_sizes": {"insights_ad": 50}}\'')
+    lane = pipeline.claim("meta_ads", pipeline.enqueue("meta_ads", **REPORT))[0]
+    pages = 0
+
+    def break_down(request: Request, answer: Any) -> Any:
+        nonlocal pages
+        pages += "data" in answer
+        if pages > 2:
+            raise RuntimeError("the machine went away")
+        return answer
+
+    with pytest.raises(RuntimeError):
+        platform_etl.extract(pipeline.context(lane, is_last_try=False, **altered(pipeline, break_down)))
+    saved = pipeline.fetch("select pages, next_token is not null, rows_read from penstock.slices")
+    assert saved == [(2, True, 200)]
+    return lane
+
+
+def test_a_slice_whose_report_is_gone_is_read_from_the_start_of_a_new_one(pipeline: Pipeline, sandbox: Sandbox) -> None:
+    """The saved page belongs to the old report: in the new one other rows may lie before it."""
+    lane = stop_in_mid_report(pipeline)
+    with pipeline.warehouse.connection() as conn:
+        conn.execute("delete from penstock.remote_jobs")
+        conn.execute("update staging_ingest.meta_ads_insights set payload_hash = 'old', payload = '{}'")
+    assert pipeline.work(lane).status == "SUCCEEDED"
+    assert reports_asked_for(sandbox) == 2
+    staged = pipeline.fetch(
+        "select count(*), count(*) filter (where payload = '{}') from staging_ingest.meta_ads_insights"
+    )
+    assert staged[0][0] > 300
+    assert staged[0][1] == 0
+    assert pipeline.fetch("select rows_read from penstock.slices where status = 'DONE'") == [staged[0][:1]]
+
+
+@pytest.mark.parametrize(("hours", "reports"), [(5, 1), (7, 2)])
+def test_a_run_goes_on_with_its_own_report_for_six_hours(
+    pipeline: Pipeline, sandbox: Sandbox, hours: int, reports: int
+) -> None:
+    lane = stop_in_mid_report(pipeline)
+    with pipeline.warehouse.connection() as conn:
+        conn.execute("update penstock.remote_jobs set submitted_at = now() - make_interval(hours => %s)", [hours])
+    assert pipeline.work(lane).status == "SUCCEEDED"
+    assert reports_asked_for(sandbox) == reports
+
+
+def test_a_run_that_waits_for_a_quota_is_heard_of_after_a_day_without_a_page(
+    pipeline: Pipeline, sandbox: Sandbox
+) -> None:
+    """It is no failure to wait; to wait for ever is one that nobody would see."""
+    pipeline.register(pipeline.accounts("META")[:1])
+    lane = pipeline.claim("meta_ads", pipeline.enqueue("meta_ads", streams=["insights_country"]))[0]
+    limited = {
+        "vendor": "meta",
+        "path": "/insights$",
+        "action": "status",
+        "params": {"status": 429, "retry_after": 1800},
+    }
+
+    def work_after(hours: int) -> str:
+        """The next try of a run that began, and last saved a page, so many hours ago."""
+        with pipeline.warehouse.connection() as conn:
+            ago = [dt.timedelta(hours=hours)]
+            conn.execute("update core_warehouse.etl_runs set started_at = now() - %s, not_before = now()", ago)
+            conn.execute("update penstock.slices set updated_at = now() - %s", ago)
+            conn.execute("truncate penstock.rate_limits")
+        swept = platform_etl.claim(
+            pipeline.warehouse, source=None, dag_id="queue", dag_run_id="sweep", limit=5, run_ids=None
+        )
+        return pipeline.work(swept[0] if swept else lane).status
+
+    sandbox.faults(limited)
+    assert work_after(hours=1) == "QUEUED"
+    assert work_after(hours=23) == "QUEUED"
+    assert work_after(hours=25) == "FAILED"
+    stored = pipeline.fetch("select error->>'code', error->>'message' from core_warehouse.etl_runs")[0]
+    assert stored[0] == "QUOTA_STALLED"
+    assert "META_RATE_LIMIT" in stored[1]
+
+
+def test_an_account_in_a_zone_that_nobody_knows_is_refused_before_its_days_are_cut(pipeline: Pipeline) -> None:
+    pipeline.register(pipeline.accounts("META")[:1])
+    lane = pipeline.claim("meta_ads", pipeline.enqueue("meta_ads"))[0]
+
+    def move_to_mars(request: Request, answer: Any) -> Any:
+        return {**answer, "timezone_name": "Mars/Olympus_Mons"}
+
+    outcome = pipeline.work(lane, **altered(pipeline, move_to_mars))
+    assert outcome.status == "FAILED"
+    stored = pipeline.fetch("select error->>'code', error->>'message' from core_warehouse.etl_runs")
+    assert stored[0][0] == "CONFIG_INVALID"
+    assert "Mars/Olympus_Mons" in stored[0][1]
+    assert pipeline.fetch("select time_zone from platform_connections") == [(None,)]
+    assert pipeline.fetch("select 1 from penstock.slices") == []
+
+
+@pytest.mark.parametrize("is_last_try", [False, True])
+def test_a_defect_of_ours_is_stored_as_unknown_when_nobody_will_try_again(
+    pipeline: Pipeline, is_last_try: bool
+) -> None:
+    pipeline.register(pipeline.accounts("META")[:1])
+    lane = pipeline.claim("meta_ads", pipeline.enqueue("meta_ads"))[0]
+
+    def open_client(*of: Any) -> VendorClient:
+        raise ZeroDivisionError("division by zero")
+
+    with pytest.raises(ZeroDivisionError):
+        platform_etl.extract(pipeline.context(lane, is_last_try=is_last_try, open_client=open_client))
+    stored = pipeline.fetch(
+        "select status, error->>'code', error->>'message', error->>'task' from core_warehouse.etl_runs"
+    )
+    unknown = ("FAILED", "UNKNOWN", "ZeroDivisionError: division by zero", "extract")
+    assert stored == [unknown if is_last_try else ("IN_PROGRESS", None, None, None)]
+
+
+def test_the_page_size_that_a_run_came_down_to_is_kept_and_grows_again(pipeline: Pipeline, sandbox: Sandbox) -> None:
+    pipeline.register(pipeline.accounts("META")[:1])
+    learned = "select (facts #>> '{page_sizes,insights_country}')::int from platform_connections"
+    too_much = {"vendor": "meta", "path": "/insights$", "action": "too_much_data", "params": {"above_limit": 130}}
+    wish = {"streams": ["insights_country"]}
+    sandbox.faults(too_much)
+    assert pipeline.sync("meta_ads", **wish)[0].status == "SUCCEEDED"
+    small = pipeline.fetch(learned)[0][0]
+    assert small <= 130
+    sandbox.faults()
+    assert pipeline.sync("meta_ads", **wish)[0].status == "SUCCEEDED"
+    assert pipeline.fetch(learned) == [(2 * small,)]
+
+
+def test_a_day_in_a_far_zone_is_read_whole_by_the_runs_before_and_after_its_midnight(
+    pipeline: Pipeline, sandbox: Sandbox
+) -> None:
+    """Kiritimati is fourteen hours ahead: its nineteenth begins at ten in the morning of our eighteenth."""
+    account = sandbox.account("META", "kiritimati")
+    pipeline.register(each for each in pipeline.accounts("META") if each["account_id"] == account.account_id)
+    zone = ZoneInfo("Pacific/Kiritimati")
+    midnight = dt.datetime(2026, 11, 19, tzinfo=zone)
+    cursor = "select distinct cursor_at from penstock.stream_cursors"
+    streams = {"streams": ["insights_account", "totals"]}
+
+    sandbox.now(midnight - dt.timedelta(minutes=5))
+    assert pipeline.sync("meta_ads", **streams)[0].status == "SUCCEEDED"
+    assert pipeline.fetch(cursor) == [(midnight - dt.timedelta(days=1),)], "the eighteenth is not over"
+    sandbox.now(midnight + dt.timedelta(minutes=5))
+    assert pipeline.sync("meta_ads", **streams)[0].status == "SUCCEEDED"
+    assert pipeline.fetch(cursor) == [(midnight,)]
+
+    last = dt.date(2026, 11, 18)
+    truth = {day["date"]: Decimal(day["spend"]) for day in sandbox.truth(account, dt.date(2026, 10, 20), last)}
+    loaded = pipeline.fetch(
+        "select date::text, spend from core_warehouse.fct_meta_daily where level = 'ACCOUNT' and date <= %(last)s",
+        last=last,
+    )
+    assert dict(loaded) == {day: spend for day, spend in truth.items() if spend}
+    assert truth[last.isoformat()] > 0
+    assert pipeline.fetch("select max(abs(difference)) from reporting.reconciliation") == [(0,)]
