@@ -92,6 +92,11 @@ bench: install ## Measure speed and memory against the bare client, COPY and a r
 soak: install ## Kill workers and Postgres at random and compare: ARGS="--kills 100 --seed 3"
 	@$(PYTHON_IN) -m bench.soak $(ARGS)
 
+.PHONY: source
+source: install ## Write the skeleton of a new source: NAME=tiktok_ads (docs/adding_a_source.md)
+	@$(if $(NAME),,$(error usage: make source NAME=tiktok_ads))
+	@$(PYTHON_IN) -m stack.new_source $(NAME)
+
 .PHONY: docs
 docs: install ## Write docs/DAGS.md from the DAGs
 	@$(PYTHON_IN) -m penstock.dag_docs

@@ -4,7 +4,8 @@
 
 `migrate_warehouse` applies the migrations of `include/sql` that the ledger `penstock.migrations` does not have yet, in
 order, each in its own transaction and under an advisory lock, so that two deployments at once do no harm. Then it
-makes the views anew that have changed. Tables of the old workers are kept, with their names and columns.
+makes the views anew that have changed. Tables of the old workers are kept, with their names and columns. A concern
+with a database of its own (connections `agency_db`, `apps_db`, `calendar_db`, `nivoda_db`) gets its sets there.
 
 ## When it runs
 
@@ -33,8 +34,9 @@ from datetime import timedelta
 
 from airflow.sdk import Param, dag
 
+from penstock.core.databases import ALL_SETS
 from penstock.dag_defaults import DEFAULT_ARGS, START_DATE, Tag
-from penstock.operators.warehouse_migrate import MIGRATION_SETS, MigrateWarehouseOperator
+from penstock.operators.warehouse_migrate import MigrateWarehouseOperator
 
 
 @dag(
@@ -52,12 +54,12 @@ from penstock.operators.warehouse_migrate import MIGRATION_SETS, MigrateWarehous
     default_args=DEFAULT_ARGS,
     params={
         "sets": Param(
-            list(MIGRATION_SETS),
+            list(ALL_SETS),
             title="Sets",
             description="Migration sets, in this order.",
             type="array",
-            items={"type": "string", "enum": list(MIGRATION_SETS)},
-            examples=list(MIGRATION_SETS),
+            items={"type": "string", "enum": list(ALL_SETS)},
+            examples=list(ALL_SETS),
         )
     },
     render_template_as_native_obj=False,

@@ -12,7 +12,12 @@ META_GRAPH_URL = "https://graph.facebook.com"  # https://developers.facebook.com
 GA4_DATA_URL = (
     "https://analyticsdata.googleapis.com"  # https://developers.google.com/analytics/devguides/reporting/data/v1/rest
 )
+GOOGLE_ADS_URL = "https://googleads.googleapis.com"  # https://developers.google.com/google-ads/api/rest/overview
+STEAM_URL = "https://store.steampowered.com"  # https://partner.steamgames.com/doc/store/getreviews
 KLAVIYO_URL = "https://a.klaviyo.com"  # https://developers.klaviyo.com/en/reference/api_overview
+NIVODA_URL = "https://integrations.nivoda.net/api/diamonds"
+
+GOOGLE_CALENDAR_URL = "https://www.googleapis.com"  # https://developers.google.com/workspace/calendar/api/v3/reference
 
 PORT = "443"  # the list's button Test needs one, though the base URL does not
 
@@ -22,8 +27,8 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "penstock-provider",
         "name": "Penstock",
-        "description": "Rate-limited vendor APIs into Postgres: Meta Ads, Google Analytics 4, Klaviyo.",
-        "connection-types": [_meta_ads(), _ga4(), _klaviyo()],
+        "description": "Rate-limited vendor APIs into Postgres: Meta Ads, GA4, Klaviyo, Google Ads, Steam, Nivoda.",
+        "connection-types": [_meta_ads(), _ga4(), _klaviyo(), _google_ads(), _steam(), _nivoda(), _google_calendar()],
     }
 
 
@@ -78,6 +83,73 @@ def _klaviyo() -> dict[str, Any]:
         labels={"host": "Base URL", "password": "Private API key"},
         placeholders={"host": KLAVIYO_URL, "port": PORT, "password": "pk_..."},
         fields={"account_id": _text("Account id", "Optional. The six-character id of the account, as a check.")},
+    )
+
+
+def _google_ads() -> dict[str, Any]:
+    return _connection_type(
+        connection_type="google_ads",
+        hook_name="Google Ads",
+        hook_class_name="penstock.hooks.google_ads.GoogleAdsHook",
+        hidden=("login", "schema"),
+        labels={"host": "Base URL", "password": "Developer token"},
+        placeholders={"host": GOOGLE_ADS_URL, "port": PORT, "password": "Of the manager account's API Center"},
+        fields={
+            "refresh_token": _secret("Refresh token", "Of a user with access; accounts may carry their own."),
+            "client_id": _text("OAuth client id", "The client that refresh tokens were given to."),
+            "client_secret": _secret("OAuth client secret", "Of the same client."),
+            "service_account_json": _secret("Service account JSON", "Optional. Instead of a refresh token."),
+            "login_customer_id": _text("Login customer id", "Optional. The manager through which access flows."),
+            "account_id": _text("Customer id", "Optional. The customer that the test button reads."),
+        },
+    )
+
+
+def _google_calendar() -> dict[str, Any]:
+    return _connection_type(
+        connection_type="google_calendar",
+        hook_name="Google Calendar",
+        hook_class_name="penstock.hooks.google_calendar.GoogleCalendarHook",
+        hidden=("schema",),
+        labels={"host": "Base URL", "login": "OAuth client id", "password": "OAuth client secret"},
+        placeholders={"host": GOOGLE_CALENDAR_URL, "port": PORT, "login": "....apps.googleusercontent.com"},
+        fields={"token_uri": _text("Token URL", "Optional. Where refresh tokens are exchanged.")},
+    )
+
+
+def _steam() -> dict[str, Any]:
+    pace = "Optional. Calls/seconds, such as 200/300, where another pace than the public one is allowed."
+    return _connection_type(
+        connection_type="steam",
+        hook_name="Steam",
+        hook_class_name="penstock.hooks.steam.SteamHook",
+        hidden=("login", "password", "schema"),
+        labels={"host": "Base URL"},
+        placeholders={"host": STEAM_URL, "port": PORT},
+        fields={
+            "storefront_limit": _text("Limit of details", pace),
+            "reviews_limit": _text("Limit of reviews", pace),
+            "pause_seconds": _text("Pause", "Optional. Seconds of silence after a refusal; 30."),
+        },
+    )
+
+
+def _nivoda() -> dict[str, Any]:
+    return _connection_type(
+        connection_type="nivoda",
+        hook_name="Nivoda",
+        hook_class_name="penstock.hooks.nivoda.NivodaHook",
+        hidden=("schema",),
+        labels={"host": "Endpoint", "login": "User name", "password": "Password"},
+        placeholders={"host": NIVODA_URL, "port": PORT, "login": "me@example.com"},
+        fields={
+            "requests_per_second": _text("Requests a second", "Of all workers together; 10, at most 25."),
+            "count_batch": _text("Counts in one call", "Optional. 1; the vendor may refuse more."),
+            "without_enums": _text("Without enumerations", "true on staging, whose values break its own schema."),
+            "base_filter": _text("Base filter", "shop (what a shop shows), none, or fields of DiamondQuery as JSON."),
+            "key_field": _text("Partition key", "dollar_value or dollar_per_carat."),
+            "markup": _text("Markup", "Selling price by vendor's price, such as 1.25."),
+        },
     )
 
 

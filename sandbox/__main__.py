@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import uvicorn
 
-from sandbox import faults
+from sandbox import faults, nivoda_market
 from sandbox.app import build
 from sandbox.clock import Clock, parse_instant
 from sandbox.service import HangupProtocol
@@ -32,8 +32,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--latency-ms", type=float, default=0.0, help="wait before every answer")
     parser.add_argument("--bench-events", type=int, default=0, help="add a Klaviyo account with that many events")
+    parser.add_argument("--nivoda-natural", type=int, help="that many generated natural stones, not the real 53,940")
+    parser.add_argument("--nivoda-lab", type=int, help="that many generated lab-grown stones")
     parser.add_argument("--log-level", default="warning", choices=("debug", "info", "warning", "error"))
     return parser.parse_args(arguments)
+
+
+def nivoda_sizes(natural: int | None, lab: int | None) -> dict[str, int]:
+    """The switches of Nivoda's market that the command line sets."""
+    return {name: size for name, size in (("natural", natural), ("labgrown", lab)) if size is not None}
 
 
 def create_server(state: State, log_level: str = "warning") -> uvicorn.Server:
@@ -65,7 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         faults=faults.Faults(options.faults, options.seed),
         latency=options.latency_ms / 1000,
         bench_events=options.bench_events,
+        nivoda=nivoda_sizes(options.nivoda_natural, options.nivoda_lab),
     )
+    if state.nivoda:
+        nivoda_market.market_of(state)  # a large stock takes a second or two, which no first caller should wait
     listener = listen(options.host, options.port)
     host, port = listener.getsockname()[:2]
     print(json.dumps({"sandbox": f"http://{host}:{port}", "port": port, "seed": options.seed}), flush=True)

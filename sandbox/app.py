@@ -7,7 +7,23 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount
 
-from sandbox import control, ga4, google_token, klaviyo, meta, slack
+from sandbox import (
+    control,
+    ga4,
+    google_ads,
+    google_ads_doors,
+    google_calendar,
+    google_calendar_doors,
+    google_token,
+    klaviyo,
+    meta,
+    nivoda,
+    nivoda_doors,
+    slack,
+    slack_doors,
+    steam,
+    steam_doors,
+)
 from sandbox.state import State
 
 
@@ -18,8 +34,16 @@ def build(state: State) -> Starlette:
         Mount("/ga4", routes=ga4.routes(state)),
         Mount("/klaviyo", routes=klaviyo.routes(state)),
         Mount("/slack", routes=slack.routes(state)),
-        Mount("/google", routes=google_token.routes(state)),
+        Mount("/google", routes=[*google_token.routes(state), *google_calendar.routes(state)]),
+        Mount("/google_ads", routes=google_ads.routes(state)),
+        Mount("/nivoda", routes=nivoda.routes(state)),
+        Mount("/steam", routes=steam.routes(state)),
         *control.routes(state),
+        *google_ads_doors.routes(state),
+        *google_calendar_doors.routes(state),
+        *slack_doors.routes(state),
+        *steam_doors.routes(state),
+        *nivoda_doors.routes(state),
     ]
     return Starlette(routes=routes, exception_handlers={404: _not_found})
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sandbox import klaviyo_bench, settings, slack
+from sandbox import klaviyo_bench, nivoda_tokens, settings, slack, slack_store
 from sandbox.clock import parse_instant
 from sandbox.faults import parse
 from sandbox.shops import VendorAccount, money
@@ -65,6 +65,10 @@ class _Door:
                     "token": slack.token(self._state),
                     "revoked_token": slack.revoked_token(self._state),
                     "channels": dict(slack.CHANNELS),
+                },
+                "nivoda": {
+                    "username": nivoda_tokens.username(self._state),
+                    "password": nivoda_tokens.password(self._state),
                 },
                 "google": {
                     "client_id": tokens.client_id,
@@ -143,7 +147,7 @@ class _Door:
         return JSONResponse({"ok": True})
 
     async def slack_messages(self, request: Request) -> Response:
-        return JSONResponse(self._state.remembered("slack").get("messages", []))
+        return JSONResponse(slack_store.store_of(self._state).messages())
 
 
 def _refused(status: int, detail: str) -> Response:

@@ -2,7 +2,7 @@
 
 A rule is a JSON object:
 
-    vendor        meta, ga4, klaviyo, slack, google; "*" for all
+    vendor        meta, ga4, klaviyo, google_ads, slack, google, nivoda; "*" for all
     path          regular expression, searched in the path (default: every path)
     method        GET, POST (default: any)
     account       the vendor's account id (default: any)
@@ -55,6 +55,8 @@ VENDOR_ACTIONS = frozenset(
         "report_fails",  # Meta, on the POST that makes a report job; params: status (Job Failed), the error_ fields
         "report_hangs",  # Meta, likewise: the job never ends
         "metadata",  # GA4: params are set in the answer's `metadata`
+        "stored_then_drop",  # Slack: the message is there, but its sender gets no answer
+        "stored_then_status",  # Slack: the message is there, but its sender is told a failure; params: status (500)
     }
 )
 ACTIONS = TRANSPORT_ACTIONS | PAGE_ACTIONS | RECORD_ACTIONS | VENDOR_ACTIONS
@@ -113,6 +115,16 @@ DEMO: tuple[Mapping[str, Any], ...] = (
     {"vendor": "klaviyo", "path": "/api/metrics$", "action": "truncate", "times": 1},
     {"vendor": "meta", "path": "/adsets$", "action": "status", "times": 1, "params": {"status": 500}},
     {"vendor": "ga4", "path": ":(run|batchRun)Reports?$", "action": "status", "times": 1, "params": {"status": 503}},
+    {"vendor": "nivoda", "action": "status", "after": 30, "times": 1, "params": {"status": 503}},
+    {"vendor": "nivoda", "action": "expired_token", "after": 60, "times": 1},
+    {
+        "vendor": "nivoda",
+        "action": "status",
+        "after": 90,
+        "times": 1,
+        "params": {"status": 200, "message": "operation timed out"},
+    },
+    {"vendor": "google_ads", "path": ":searchStream$", "action": "status", "times": 1, "params": {"status": 503}},
     # Records that cannot be read: extra ones, in listings that a run reads once and whole.
     {"vendor": "klaviyo", "path": "/api/lists$", "action": "missing_id"},
     {"vendor": "klaviyo", "path": "/api/segments$", "action": "nul_character"},

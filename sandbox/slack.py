@@ -1,4 +1,4 @@
-"""Slack's Web API: auth.test, chat.postMessage, conversations.open and conversations.history.
+"""Slack's Web API: auth.test, chat.postMessage, conversations.open, .history and .join, users.lookupByEmail.
 
 Mounted under /slack; the SDK's base URL is <server>/slack/api/. Methods, errors and limits:
 https://docs.slack.dev/reference/methods/chat.postMessage
@@ -17,28 +17,33 @@ from starlette.routing import Route
 
 from sandbox.faults import Rule
 from sandbox.ledger import Window
-from sandbox.service import Call, Handler, json_response, vendor_route
+from sandbox.service import Call, Handler, Hangup, json_response, vendor_route
 from sandbox.shops import digest
+from sandbox.slack_store import (
+    ARCHIVED,
+    CHANNELS,
+    JOINABLE,
+    NOT_INVITED,
+    channel_of,
+    direct,
+    is_user,
+    message_error,
+    store_of,
+    user_by_email,
+)
 from sandbox.state import State
 
 TEAM_ID, TEAM, BOT, BOT_USER = "T0SANDBOX", "Sandbox", "B0SANDBOX", "U0SANDBOX"
-MAX_TEXT = 40_000
-"""Longer texts are refused (msg_too_long)."""
-
-MAX_BLOCKS = 50
-PER_CHANNEL = (Window(1, 1.0, "per channel"),)
-"""One message a second and channel (https://docs.slack.dev/apis/web-api/rate-limits); bursts are not forgiven here."""
-
-PER_METHOD = (Window(100, 60.0, "tier 4"),)
-
-CHANNELS: Mapping[str, str] = {
-    "C00ALERTS": "alerts",
-    "C0REPORTS": "reports",
-    "C0ARCHIVED": "old-alerts",
-    "C0PRIVATE": "not-invited",
+TIER_3, TIER_4 = (Window(50, 60.0, "tier 3"),), (Window(100, 60.0, "tier 4"),)
+PER_METHOD: Mapping[str, tuple[Window, ...]] = {
+    "auth.test": TIER_4,
+    "conversations.open": TIER_3,
+    "conversations.join": TIER_3,
+    "users.lookupByEmail": TIER_3,
 }
-ARCHIVED, NOT_INVITED = "C0ARCHIVED", "C0PRIVATE"
-USERS = ("U0ANNA", "U0OMAR")
+"""chat.postMessage is not among them: it has a limit per channel, and one per workspace that Slack does not tell."""
+
+__all__ = ["CHANNELS", "revoked_token", "routes", "token"]
 
 Method = Callable[[Call, Mapping[str, Any]], Response]
 
@@ -81,6 +86,8 @@ def routes(state: State) -> list[Route]:
         "chat.postMessage": _post_message,
         "conversations.open": _open,
         "conversations.history": _history,
+        "conversations.join": _join,
+        "users.lookupByEmail": _lookup,
     }
     vendor = Slack()
     return [
@@ -109,10 +116,24 @@ def _handler(vendor: Slack, name: str, method: Method) -> Handler:
         if error is not None:
             return refusal(error)
         state = call.state
-        decision = state.ledger.take(vendor.name, TEAM_ID, name, PER_METHOD, state.clock.monotonic())
-        return method(call, arguments) if decision.is_granted else _limited(decision.retry_after)
+        windows = _windows(state, name)
+        if windows:
+            decision = state.ledger.take(vendor.name, TEAM_ID, name, windows, state.clock.monotonic())
+            if not decision.is_granted:
+                return _limited(decision.retry_after)
+        return method(call, arguments)
 
     return handle
+
+
+def _windows(state: State, method: str) -> tuple[Window, ...]:
+    switches = store_of(state).switches
+    match method:
+        case "conversations.history":
+            return (Window(switches.history_per_minute, 60.0, "tier 3"),)
+        case "chat.postMessage" if switches.workspace_per_minute:
+            return (Window(switches.workspace_per_minute, 60.0, "workspace"),)
+    return PER_METHOD.get(method, ())
 
 
 def _arguments(call: Call) -> Mapping[str, Any]:
@@ -156,36 +177,22 @@ def _auth_test(call: Call, arguments: Mapping[str, Any]) -> Response:
     )
 
 
-def _channel_of(arguments: Mapping[str, Any]) -> str | None:
-    """The id of a channel that is named by id or by name; a user's id is the direct message with them."""
-    wanted = str(arguments.get("channel", ""))
-    if wanted in USERS:
-        return _direct(wanted)
-    if wanted in CHANNELS or wanted in {_direct(user) for user in USERS}:
-        return wanted
-    return next((identity for identity, name in CHANNELS.items() if name == wanted.removeprefix("#")), None)
-
-
-def _direct(user: str) -> str:
-    return f"D00000{user[2:]}"
-
-
 def _post_message(call: Call, arguments: Mapping[str, Any]) -> Response:
-    channel = _channel_of(arguments)
-    error = _message_error(channel, arguments)
+    state = call.state
+    store = store_of(state)
+    channel = channel_of(str(arguments.get("channel", "")))
+    error = _channel_error(state, channel) or message_error(arguments)
     if channel is None or error is not None:
         return refusal(error or "channel_not_found")
-    state = call.state
-    decision = state.ledger.take("slack", channel, "chat.postMessage per channel", PER_CHANNEL, state.clock.monotonic())
+    # https://docs.slack.dev/apis/web-api/rate-limits; bursts are not forgiven here.
+    windows = (Window(1, store.switches.channel_seconds, "per channel"),)
+    decision = state.ledger.take("slack", channel, "chat.postMessage per channel", windows, state.clock.monotonic())
     if not decision.is_granted:
         return _limited(decision.retry_after)
-    messages: list[dict[str, Any]] = state.remembered("slack").setdefault("messages", [])
-    ts = f"{state.clock.now().timestamp():.6f}"
-    message = {
+    message: dict[str, Any] = {
         "type": "message",
         "subtype": "bot_message",
         "text": str(arguments.get("text", "")),
-        "ts": ts,
         "bot_id": BOT,
         "username": str(arguments.get("username", "sandbox")),
         "team": TEAM_ID,
@@ -193,63 +200,80 @@ def _post_message(call: Call, arguments: Mapping[str, Any]) -> Response:
     for name in ("blocks", "attachments", "metadata", "thread_ts"):
         if name in arguments:
             message[name] = arguments[name]
-    messages.append({"channel": channel, **message})
-    return json_response({"ok": True, "channel": channel, "ts": ts, "message": message})
+    # Slack's own clock, not the shifted one of the data: senders compare its time stamps with theirs.
+    stored = store.add(channel, message, state.clock.real())
+    return _spoiled(call) or json_response({"ok": True, "channel": channel, "ts": stored["ts"], "message": stored})
 
 
-def _message_error(channel: str | None, arguments: Mapping[str, Any]) -> str | None:
-    blocks = arguments.get("blocks") or []
+def _spoiled(call: Call) -> Response | None:
+    """The answer to a message that was stored, and whose sender is not to know it."""
+    if call.fault("stored_then_drop"):
+        return Hangup()
+    rule = call.fault("stored_then_status")
+    if rule is None:
+        return None
+    return json_response({"ok": False, "error": "internal_error"}, int(rule.params.get("status", 500)))
+
+
+def _channel_error(state: State, channel: str | None) -> str | None:
+    store = store_of(state)
     match channel:
         case None:
             return "channel_not_found"
+        case identity if identity in store.switches.errors:
+            return store.switches.errors[identity]
         case identity if identity == ARCHIVED:
             return "is_archived"
-        case identity if identity == NOT_INVITED:
+        case identity if identity == NOT_INVITED or (identity == JOINABLE and identity not in store.joined):
             return "not_in_channel"
-    if not arguments.get("text") and not blocks and not arguments.get("attachments"):
-        return "no_text"
-    if len(str(arguments.get("text", ""))) > MAX_TEXT:
-        return "msg_too_long"
-    if not isinstance(blocks, list) or any(not isinstance(block, dict) or "type" not in block for block in blocks):
-        return "invalid_blocks_format"
-    return "invalid_blocks" if len(blocks) > MAX_BLOCKS or any(_is_bad(block) for block in blocks) else None
+    return None
 
 
-def _is_bad(block: Mapping[str, Any]) -> bool:
-    """A section whose text is empty or over 3,000 characters; a header over 150."""
-    limit = {"section": 3000, "header": 150}.get(str(block["type"]))
-    text = block.get("text")
-    if limit is None or not isinstance(text, Mapping):
-        return False
-    return not 0 < len(str(text.get("text", ""))) <= limit
+def _join(call: Call, arguments: Mapping[str, Any]) -> Response:
+    channel = str(arguments.get("channel", ""))
+    if channel_of(channel) is None:
+        return refusal("channel_not_found")
+    if channel == NOT_INVITED:
+        return refusal("method_not_supported_for_channel_type")
+    store_of(call.state).joined.add(channel)
+    return json_response({"ok": True, "channel": {"id": channel}})
 
 
 def _open(call: Call, arguments: Mapping[str, Any]) -> Response:
     user = str(arguments.get("users", ""))
-    if user not in USERS:
+    if not is_user(user):
         return refusal("user_not_found")
-    return json_response({"ok": True, "channel": {"id": _direct(user)}})
+    return json_response({"ok": True, "channel": {"id": direct(user)}})
+
+
+def _lookup(call: Call, arguments: Mapping[str, Any]) -> Response:
+    user = user_by_email(str(arguments.get("email", "")))
+    if user is None:
+        return refusal("users_not_found")
+    return json_response({"ok": True, "user": {"id": user, "team_id": TEAM_ID, "is_bot": False}})
 
 
 def _history(call: Call, arguments: Mapping[str, Any]) -> Response:
-    """Messages of a channel, newest first, a page at a time."""
-    channel = _channel_of(arguments)
-    if channel is None:
+    """Messages of a channel, newest first, a page at a time. It takes ids only, and shows metadata when asked."""
+    store = store_of(call.state)
+    channel = str(arguments.get("channel", ""))
+    if store.switches.history_error:
+        return refusal(store.switches.history_error)
+    if channel_of(channel) != channel:
         return refusal("channel_not_found")
     limit = int(arguments.get("limit", 100))
     cursor = str(arguments.get("cursor", ""))
     start = int(cursor) if cursor.isdecimal() else 0
+    shown_until = call.state.clock.real() - store.switches.history_lag
     oldest, latest = float(arguments.get("oldest", 0)), float(arguments.get("latest", math.inf))
-    found = [
-        {name: value for name, value in each.items() if name != "channel"}
-        for each in reversed(call.state.remembered("slack").get("messages", []))
-        if each["channel"] == channel and oldest < float(each["ts"]) < latest
-    ]
+    found = store.history(channel, oldest, min(latest, shown_until))
     has_more = start + limit < len(found)
+    hidden = set() if str(arguments.get("include_all_metadata", "")).lower() in ("true", "1") else {"metadata"}
+    page = [{name: value for name, value in each.items() if name not in hidden} for each in found]
     return json_response(
         {
             "ok": True,
-            "messages": found[start : start + limit],
+            "messages": page[start : start + limit],
             "has_more": has_more,
             "response_metadata": {"next_cursor": str(start + limit) if has_more else ""},
         }

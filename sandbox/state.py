@@ -20,7 +20,7 @@ class State:
 
     latency: seconds before every vendor's answer. bench_events: size of the benchmark account's event stream, 0
     for no such account. memory: what vendors' modules remember between calls (sent messages, report jobs), by
-    module name; emptied by a reset.
+    module name; emptied by a reset. nivoda: switches of Nivoda's market that hold from the start.
     """
 
     seed: int
@@ -32,6 +32,7 @@ class State:
     latency: float = 0.0
     bench_events: int = 0
     memory: dict[str, dict[str, Any]] = field(default_factory=dict)
+    nivoda: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def create(
@@ -41,6 +42,7 @@ class State:
         faults: Faults | None = None,
         latency: float = 0.0,
         bench_events: int = 0,
+        nivoda: dict[str, Any] | None = None,
     ) -> State:
         clock = clock or Clock()
         return cls(
@@ -52,6 +54,7 @@ class State:
             Tokens(seed, clock),
             latency,
             bench_events,
+            nivoda=nivoda or {},
         )
 
     def as_of(self, account: VendorAccount) -> dt.date:

@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import json
 import random
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ from sandbox.shops import digest, draw
 
 LIFETIME = 3600
 """Seconds an access token lives."""
+
+CALENDAR_SCOPE = "https://www.googleapis.com/auth/calendar.events"
 
 MAX_ASSERTION_LIFETIME = 3600
 """Longest `exp - iat` of an assertion, and how far the clocks may be apart is `CLOCK_SKEW`."""
@@ -100,6 +103,7 @@ class Tokens:
     def issue(self, subject: str, scopes: frozenset[str], lifetime: int = LIFETIME) -> str:
         """A new access token for `subject`."""
         facts = {"sub": subject, "scope": " ".join(sorted(scopes)), "exp": self._now() + lifetime}
+        facts["jti"] = secrets.token_hex(8)  # a token that was revoked is not issued again in the same second
         payload = _encode(json.dumps(facts, sort_keys=True).encode())
         return f"ya29.{payload}.{self._mac(payload)}"
 
@@ -150,10 +154,25 @@ class Tokens:
         """What a refresh token entitles to. Raises GrantError."""
         if form.get("client_id") != self.client_id or form.get("client_secret") != self.client_secret:
             raise GrantError("invalid_client", "The OAuth client was not found.")
+        user = self._user_of(form.get("refresh_token", ""))
+        if user is not None:
+            scopes = form.get("scope") or CALENDAR_SCOPE
+            return Token(user, frozenset(scopes.split()), self._now() + LIFETIME)
         if form.get("refresh_token") != self.refresh_token:
             raise GrantError("invalid_grant", "Token has been expired or revoked.")
         scopes = form.get("scope") or "https://www.googleapis.com/auth/analytics.readonly"
         return Token("owner@example.com", frozenset(scopes.split()), self._now() + LIFETIME)
+
+    def refresh_token_of(self, address: str, grant: int = 0) -> str:
+        """The refresh token of a user's grant; a user who connects again gets another one."""
+        payload = _encode(f"{address} {grant}".encode())
+        return f"1//0{payload}-{self._mac(payload)[:16]}"
+
+    def _user_of(self, refresh_token: str) -> str | None:
+        payload, mac = refresh_token[4:-17], refresh_token[-16:]
+        if not payload or not hmac.compare_digest(mac.encode(), self._mac(payload)[:16].encode()):
+            return None
+        return _decode(payload).decode().rpartition(" ")[0]
 
     def _claims(self, assertion: str) -> dict[str, Any]:
         head, _, signature = assertion.rpartition(".")

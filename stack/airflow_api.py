@@ -48,7 +48,14 @@ class AirflowApi:
         return list(self._all("importErrors", "import_errors", {}))
 
     def unpause(self, dag_id: str) -> None:
-        self._call("PATCH", f"dags/{dag_id}", json={"is_paused": False}, params={"update_mask": "is_paused"})
+        self._set_paused(dag_id, False)
+
+    def pause(self, dag_id: str) -> None:
+        """No new run is started; those that run go on."""
+        self._set_paused(dag_id, True)
+
+    def _set_paused(self, dag_id: str, is_paused: bool) -> None:
+        self._call("PATCH", f"dags/{dag_id}", json={"is_paused": is_paused}, params={"update_mask": "is_paused"})
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         """Start a run of the DAG; returns the run's id."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import psutil
 
-from penstock.warehouse.migrations import migrate as apply_migrations
+from penstock.warehouse.migrations import migrate_databases
 from stack import backfills, connections, private_files
 from stack import demo as demonstration
 from stack import status as overview
@@ -125,10 +125,10 @@ def migrate(options: argparse.Namespace) -> int:
     """Bring the warehouse's schema up to date; with an external warehouse nothing else is started."""
     stack = local_stack()
     if stack.plan.warehouse_dsn is not None:
-        print(f"{len(apply_migrations(stack.plan.warehouse_dsn))} migrations applied")
+        print(f"{len(migrate_databases(stack.plan.databases(stack.plan.warehouse_dsn)))} migrations applied")
         return 0
     with prepared_stack() as prepared:
-        applied = apply_migrations(prepared.warehouse_dsn)
+        applied = migrate_databases(prepared.plan.databases(prepared.warehouse_dsn))
         print(f"{len(applied)} migrations applied" if applied else "the schema is up to date")
     return 0
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from penstock.warehouse.migrations import migrate
+from penstock.warehouse.migrations import migrate_databases
 from stack import accounts, imports, plan, sandbox, settings
 from stack.environment import ADMIN
 from stack.home import PROJECT
@@ -45,7 +45,8 @@ def prepare(say: Callable[[str], None]) -> int:
     status = _import(filled, administrator(values))
     if status:
         return status
-    say(f"warehouse: {len(migrate(decided.warehouse_dsn))} migrations applied")
+    applied = migrate_databases(decided.databases(decided.warehouse_dsn))
+    say(f"warehouse: {len(applied)} migrations applied")
     accounts.register(
         decided,
         warehouse_dsn=decided.warehouse_dsn,

@@ -18,7 +18,7 @@ from typing import IO, Any
 import psycopg
 import requests
 
-from penstock.warehouse.migrations import migrate
+from penstock.warehouse.migrations import migrate_databases
 from stack import accounts, environment, imports, keys, plan, ports, private_files, processes, sandbox, settings
 from stack.airflow_api import AirflowApi
 from stack.home import PROJECT, Home
@@ -251,7 +251,7 @@ class LocalStack:
             self._start_sandbox()
         importing = self._start_import(airflow)
         try:
-            applied = migrate(self.warehouse_dsn)
+            applied = migrate_databases(self.plan.databases(self.warehouse_dsn))
             self.say(f"warehouse: {len(applied)} migrations applied" if applied else "warehouse: up to date")
             self._register_accounts()
         except BaseException:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from penstock.core.databases import CONCERN_SETS
 from stack.settings import SettingsError
 
 WAREHOUSE_VARIABLES = ("WAREHOUSE_URL", "SUPABASE_DB_URL", "DATABASE_URL")
@@ -74,6 +75,46 @@ VENDORS = (
         sandbox_path="/klaviyo",
     ),
     Vendor(
+        conn_id="google_ads",
+        title="Google Ads",
+        platform="GOOGLE_ADS",
+        credential="GOOGLE_ADS_DEVELOPER_TOKEN",
+        account="GOOGLE_ADS_CUSTOMER_ID",
+        base_url="GOOGLE_ADS_BASE_URL",
+        default_url="https://googleads.googleapis.com",  # https://developers.google.com/google-ads/api/rest/overview
+        sandbox_path="/google_ads",
+    ),
+    Vendor(
+        conn_id="google_calendar",
+        title="Google Calendar",
+        platform=None,
+        credential="GOOGLE_CLIENT_SECRET",
+        account=None,
+        base_url="GOOGLE_CALENDAR_BASE_URL",
+        default_url="https://www.googleapis.com",  # https://developers.google.com/workspace/calendar/api/v3/reference
+        sandbox_path="/google",
+    ),
+    Vendor(
+        conn_id="steam",
+        title="Steam",
+        platform=None,
+        credential="STEAM_BASE_URL",  # the store asks for none: naming its address is the wish to read it
+        account=None,
+        base_url="STEAM_BASE_URL",
+        default_url="https://store.steampowered.com",  # https://partner.steamgames.com/doc/store/getreviews
+        sandbox_path="/steam",
+    ),
+    Vendor(
+        conn_id="nivoda",
+        title="Nivoda",
+        platform=None,
+        credential="NIVODA_PASSWORD",
+        account=None,
+        base_url="NIVODA_ENDPOINT",
+        default_url="https://integrations.nivoda.net/api/diamonds",
+        sandbox_path="/nivoda/api/diamonds",
+    ),
+    Vendor(
         conn_id="slack",
         title="Slack",
         platform=None,
@@ -87,6 +128,15 @@ VENDORS = (
 
 
 SLACK = next(vendor for vendor in VENDORS if vendor.conn_id == "slack")
+NIVODA = next(vendor for vendor in VENDORS if vendor.conn_id == "nivoda")
+STEAM = next(vendor for vendor in VENDORS if vendor.conn_id == "steam")
+
+SANDBOX_PACE = "600/60"
+"""Calls/seconds that the sandbox's store is asked to allow, so that a demo is not spent waiting."""
+
+
+NIVODA_PACE = "25"
+"""Requests a second that the sandbox is read with: the most that the vendor allows, so that a demo ends soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +154,15 @@ class Plan:
         """Ids of connections that the environment carries in Airflow's own form."""
         prefix = "AIRFLOW_CONN_"
         return frozenset(name.removeprefix(prefix).lower() for name in self.values if name.startswith(prefix))
+
+    def databases(self, warehouse_dsn: str) -> dict[str, str]:
+        """Connection id -> connection string, of the warehouse and of every concern with a database of its own."""
+        own = {
+            conn_id: connection_dsn(self.values[f"AIRFLOW_CONN_{conn_id.upper()}"], f"AIRFLOW_CONN_{conn_id.upper()}")
+            for conn_id in CONCERN_SETS
+            if conn_id in self.given_connections and self.values[f"AIRFLOW_CONN_{conn_id.upper()}"]
+        }
+        return own | {"warehouse": warehouse_dsn}
 
     def lines(self, *, has_sandbox: bool = True) -> list[str]:
         """What the start says, one line per part."""
@@ -142,10 +201,23 @@ def sandbox_values(plan: Plan, url: str, credentials: Mapping[str, Any]) -> dict
     credentials: what the sandbox answers to GET /sandbox/credentials.
     """
     values = {vendor.base_url: url + vendor.sandbox_path for vendor in plan.sandboxed}
+    if any(vendor.conn_id == "google_ads" for vendor in plan.sandboxed):
+        values["GOOGLE_ADS_TOKEN_URL"] = f"{url}/google/token"
+    if any(vendor.conn_id == "google_calendar" for vendor in plan.sandboxed):
+        values["GOOGLE_CALENDAR_TOKEN_URL"] = f"{url}/google/token"
+        values["GOOGLE_CLIENT_ID"] = credentials["google"]["client_id"]
+        values["GOOGLE_CLIENT_SECRET"] = credentials["google"]["client_secret"]
+    if STEAM in plan.sandboxed:
+        values |= {"STEAM_STOREFRONT_LIMIT": SANDBOX_PACE, "STEAM_REVIEWS_LIMIT": SANDBOX_PACE}
     if SLACK in plan.sandboxed:
         channels = {name: channel_id for channel_id, name in credentials["slack"]["channels"].items()}
         values[SLACK.credential] = credentials["slack"]["token"]
         values["PENSTOCK_ALERT_CHANNEL"] = channels["alerts"]
+    if NIVODA in plan.sandboxed:
+        values |= {"NIVODA_USERNAME": credentials["nivoda"]["username"], "NIVODA_REQUESTS_PER_SECOND": NIVODA_PACE}
+        values[NIVODA.credential] = credentials["nivoda"]["password"]
+        # The whole stock, and no more tasks than two cores can run at once.
+        values |= {"NIVODA_BASE_FILTER": "none", "NIVODA_CONCURRENCY": "4"}
     return values
 
 

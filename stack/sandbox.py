@@ -21,7 +21,7 @@ def answers(url: str) -> bool:
 
 def accounts(url: str) -> list[dict[str, Any]]:
     """Its accounts, with their credentials."""
-    found: list[dict[str, Any]] = _get(f"{url}/sandbox/accounts")
+    found: list[dict[str, Any]] = [*_get(f"{url}/sandbox/accounts"), *_get(f"{url}/sandbox/google_ads")]
     return found
 
 

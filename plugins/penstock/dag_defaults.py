@@ -23,6 +23,11 @@ class Tag(StrEnum):
     """The tags a DAG may carry, beside the registry names of sources."""
 
     PLATFORM_ETL = "platform_etl"
+    METRICS = "metrics"
+    APP_SYNC = "app_sync"
+    DIAMONDS = "diamonds"
+    NOTIFICATIONS = "notifications"
+    CALENDAR = "calendar"
     QUEUE = "queue"
     MAINTENANCE = "maintenance"
 

@@ -87,6 +87,15 @@ def test_a_warehouse_that_is_away_is_one_finding_and_the_vendors_are_still_tried
     assert "connection meta_ads" in found
 
 
+def test_the_connections_of_an_agencys_own_database_are_tried_as_well(
+    deployment: str, empty_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert [finding.what for finding in check.findings() if finding.what == "accounts"] == []
+    monkeypatch.setenv("AIRFLOW_CONN_AGENCY_DB", empty_database)
+    (found,) = [finding for finding in check.findings() if finding.what == "accounts"]
+    assert found.text.startswith("MIGRATION_PENDING:")
+
+
 def test_a_database_without_our_tables_says_that_the_migration_is_pending(
     deployment: str, empty_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,7 +24,16 @@ from tests.airflow_home import PROJECT
 pytestmark = pytest.mark.dags
 
 DAG_FILES = sorted((PROJECT / "dags").glob("*.py"))
-DAG_IDS = {f"platform_etl__{source.name}" for source in REGISTRY} | {"platform_etl_queue", "warehouse_migrate"}
+DAG_IDS = {f"platform_etl__{source.name}" for source in REGISTRY} | {
+    "app_sync",
+    "calendar_outbox",
+    "metrics_sync",
+    "nivoda_ingestion",
+    "notification_drain",
+    "platform_etl_queue",
+    "retention",
+    "warehouse_migrate",
+}
 EXPLICIT = {
     "dag_id",
     "description",
@@ -54,10 +63,42 @@ LANE = {
     "sync_account.transform": {"sync_account.finish"},
     "sync_account.finish": set(),
 }
+DIAMOND_STAGES = (
+    "partition.ingest_partition",
+    "gate",
+    "approve_consolidation",
+    "consolidate",
+    "reconcile_vanished",
+    "move_watermark",
+    "summarise",
+)
+FEED_STAGES = {
+    feed: {
+        f"{feed}.{stage}": {f"{feed}.{following}"}
+        for stage, following in zip(("plan", *DIAMOND_STAGES), DIAMOND_STAGES, strict=False)
+    }
+    | {f"{feed}.summarise": set()}
+    for feed in ("natural", "labgrown")
+}
+FEED_STAGES["natural"]["natural.gate"].add("labgrown.plan")
 GRAPHS = {
     "source": {"enqueue_runs": {"claim_runs"}, "claim_runs": set(LANE), **LANE},
     "platform_etl_queue": {"enqueue_due_accounts": {"claim_runs"}, "claim_runs": set(LANE), **LANE},
+    "notification_drain": {"drain": set()},
+    "calendar_outbox": {"drain": set()},
     "warehouse_migrate": {"migrate_warehouse": set()},
+    "app_sync": {
+        "refresh_priorities": {"plan_lanes"},
+        "plan_lanes": {"sync_lane.sync_items"},
+        "sync_lane.sync_items": set(),
+    },
+    "retention": {
+        "plan_policies": {"policy.enforce_policy", "report_retention"},
+        "policy.enforce_policy": {"report_retention"},
+        "report_retention": set(),
+    },
+    "nivoda_ingestion": FEED_STAGES["natural"] | FEED_STAGES["labgrown"],
+    "metrics_sync": {"claim_connections": {"sync_connection.sync"}, "sync_connection.sync": set()},
 }
 
 

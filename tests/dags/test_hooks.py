@@ -20,7 +20,7 @@ from penstock.hooks.slack import SlackAlertHook
 from penstock.hooks.vault import open_vault
 from penstock.hooks.vendor import Unlimited
 from penstock.hooks.warehouse import WarehouseHook, dsn_of
-from penstock.sources import REGISTRY
+from penstock.sources import REGISTRY, SOURCES
 from penstock.sources.stream import Account
 
 pytestmark = pytest.mark.dags
@@ -43,7 +43,7 @@ def set_connection(monkeypatch: pytest.MonkeyPatch) -> SetConnection:
 
 
 def test_every_source_has_a_hook_of_its_name() -> None:
-    assert set(HOOKS) == {source.name for source in REGISTRY}
+    assert set(HOOKS) == {source.name for source in SOURCES}
     for name in HOOKS:
         hook = hook_for(name)
         assert (hook.source, hook.conn_id) == (name, name)

@@ -122,6 +122,8 @@ def deployment(
     connections: dict[str, dict[str, Any]] = {
         name: {"conn_type": name, "host": sandbox.base_url(path)} for name, path in vendors.items()
     }
+    token_uri = {"token_uri": sandbox.token_url}
+    connections["google_ads"] = {"conn_type": "google_ads", "host": sandbox.base_url("google_ads"), "extra": token_uri}
     slack_extra = {"base_url": sandbox.slack_url}
     connections["slack"] = {"conn_type": "slack", "password": token(sandbox.state), "extra": slack_extra}
     connections["vault"] = {"conn_type": "generic", "password": VAULT_KEYS}

@@ -22,9 +22,9 @@ import pytest
 from stack import keys, private_files
 from stack.home import PROJECT, Home
 from stack.postgres import EmbeddedPostgres
+from tests.running_stack import START_SECONDS, environment, start_up, wait_for
 
 DEMO_SECONDS = 540
-START_SECONDS = 240
 COMMAND_SECONDS = 240
 
 
@@ -38,17 +38,10 @@ def home() -> Iterator[Home]:
     shutil.rmtree(folder)
 
 
-def environment(home: Home) -> dict[str, str]:
-    """Without the machine's own settings: what .env and the environment lack is what is tried here."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    path = os.pathsep.join([str(PROJECT / "plugins"), str(PROJECT)])
-    return {**kept, "PENSTOCK_HOME": str(home.root), "PYTHONPATH": path, "PENSTOCK_DOTENV": os.devnull}
-
-
 def run(command: str, home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "stack", command, *arguments],
-        env=environment(home),
+        env=environment(home.root),
         cwd=PROJECT,
         capture_output=True,
         text=True,
@@ -143,37 +136,24 @@ def test_a_second_demo_loads_only_what_changed(
 
 
 @pytest.fixture(scope="module")
-def running(home: Home, second_demo: subprocess.CompletedProcess[str]) -> Iterator[subprocess.Popen[str]]:
+def running(home: Home, second_demo: subprocess.CompletedProcess[str]) -> Iterator[subprocess.Popen[bytes]]:
     """`up` in the folder that the demos have left."""
-    log = home.root / "up.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "stack", "up"],
-            env=environment(home),
-            cwd=PROJECT,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-    deadline = time.monotonic() + START_SECONDS
-    while "Ctrl-C stops everything" not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.5)
+    process, log = start_up(home.root)
+    wait_for(process, log, lambda said: "Ctrl-C stops everything" in said)
     yield process
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=120)
 
 
-def test_up_prints_where_to_log_in(home: Home, running: subprocess.Popen[str]) -> None:
+def test_up_prints_where_to_log_in(home: Home, running: subprocess.Popen[bytes]) -> None:
     said = (home.root / "up.log").read_text()
 
     password = keys.load_or_make(home.keys_file).admin_password
     assert re.search(rf"Airflow: http://127\.0\.0\.1:\d+  login: admin  password: {re.escape(password)}\n", said)
 
 
-def test_a_second_stack_in_the_same_folder_is_refused(home: Home, running: subprocess.Popen[str]) -> None:
+def test_a_second_stack_in_the_same_folder_is_refused(home: Home, running: subprocess.Popen[bytes]) -> None:
     refused = run("up", home)
 
     assert refused.returncode == 1
@@ -181,7 +161,7 @@ def test_a_second_stack_in_the_same_folder_is_refused(home: Home, running: subpr
     assert "make down" in refused.stderr
 
 
-def test_status_shows_services_runs_and_syncs(home: Home, running: subprocess.Popen[str]) -> None:
+def test_status_shows_services_runs_and_syncs(home: Home, running: subprocess.Popen[bytes]) -> None:
     shown = run("status", home)
 
     assert shown.returncode == 0, shown.stdout + shown.stderr
@@ -191,7 +171,7 @@ def test_status_shows_services_runs_and_syncs(home: Home, running: subprocess.Po
     assert "SUCCEEDED" in shown.stdout
 
 
-def test_connections_are_tried_one_by_one(home: Home, running: subprocess.Popen[str]) -> None:
+def test_connections_are_tried_one_by_one(home: Home, running: subprocess.Popen[bytes]) -> None:
     tried = run("test-connections", home)
 
     assert tried.returncode == 0, tried.stdout + tried.stderr
@@ -202,14 +182,14 @@ def test_connections_are_tried_one_by_one(home: Home, running: subprocess.Popen[
     }
 
 
-def test_backfill_makes_a_run_per_day_and_waits_for_them(home: Home, running: subprocess.Popen[str]) -> None:
+def test_backfill_makes_a_run_per_day_and_waits_for_them(home: Home, running: subprocess.Popen[bytes]) -> None:
     done = run("backfill", home, "ga4", "2026-01-10", "2026-01-11")
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "platform_etl__ga4: 2 success" in done.stdout
 
 
-def test_a_shell_that_sources_the_file_has_airflow(home: Home, running: subprocess.Popen[str]) -> None:
+def test_a_shell_that_sources_the_file_has_airflow(home: Home, running: subprocess.Popen[bytes]) -> None:
     answered = subprocess.run(
         ["bash", "-c", f"source '{home.env_file}' && airflow connections get klaviyo --output json"],
         env={"PATH": os.defpath, "HOME": os.environ.get("HOME", "/")},
@@ -224,7 +204,7 @@ def test_a_shell_that_sources_the_file_has_airflow(home: Home, running: subproce
     assert json.loads(answered.stdout)[0]["conn_type"] == "klaviyo"
 
 
-def test_a_killed_service_and_a_killed_postgres_come_back(home: Home, running: subprocess.Popen[str]) -> None:
+def test_a_killed_service_and_a_killed_postgres_come_back(home: Home, running: subprocess.Popen[bytes]) -> None:
     state = private_files.read_json(home.state_file)
     triggerer = next(service for service in state["services"] if service["name"] == "triggerer")
     os.kill(triggerer["pid"], signal.SIGKILL)
@@ -248,7 +228,7 @@ def test_a_killed_service_and_a_killed_postgres_come_back(home: Home, running: s
     assert row[0] > 0
 
 
-def test_ctrl_c_ends_everything(home: Home, running: subprocess.Popen[str]) -> None:
+def test_ctrl_c_ends_everything(home: Home, running: subprocess.Popen[bytes]) -> None:
     running.send_signal(signal.SIGINT)
 
     assert running.wait(timeout=120) == 0
@@ -257,7 +237,7 @@ def test_ctrl_c_ends_everything(home: Home, running: subprocess.Popen[str]) -> N
 
 def test_what_a_killed_stack_leaves_is_ended_by_the_next_start(home: Home) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "stack", "airflow", "--", "version"], env=environment(home), cwd=PROJECT
+        [sys.executable, "-m", "stack", "airflow", "--", "version"], env=environment(home.root), cwd=PROJECT
     )
     deadline = time.monotonic() + START_SECONDS
     while not private_files.read_json(home.state_file).get("services"):

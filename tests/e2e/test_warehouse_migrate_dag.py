@@ -43,3 +43,16 @@ def test_a_run_before_the_migration_says_that_it_is_pending(
     (alert,) = deployment.alerts
     assert "*MIGRATION_PENDING*" in alert["text"]
     assert "Run the DAG warehouse_migrate" in alert["text"]
+
+
+def test_a_concern_with_a_database_of_its_own_is_migrated_there(
+    deployment: Deployment, empty_database: str, fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = psycopg.conninfo.conninfo_to_dict(empty_database)
+    url = f"postgres://{own['user']}:{own.get('password', '')}@{own['host']}:{own['port']}/{own['dbname']}"
+    monkeypatch.setenv("AIRFLOW_CONN_APPS_DB", url)
+    monkeypatch.setenv("WAREHOUSE_URL", fresh_database)
+    assert deployment.run("warehouse_migrate").state == "success"
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        sets = connection.execute('select array_agg(distinct "set" order by "set") from penstock.migrations')
+        assert sets.fetchone() == (["accounts", "apps", "ops"],)

@@ -110,7 +110,7 @@ def test_any_google_credentials_will_do(sandbox: Sandbox) -> None:
     held = service_account.Credentials.from_service_account_info(changed(sandbox))
     bench = sandbox_bench(sandbox, "GA4", extra={"google_credentials": held})
     assert bench.client.send(small(bench))["rowCount"] == 1
-    again = sandbox_bench(sandbox, "GA4", extra={}, token=bench.client._google.token)  # type: ignore[attr-defined]
+    again = sandbox_bench(sandbox, "GA4", extra={}, token=bench.client._tokens.bearer())  # type: ignore[attr-defined]
     assert again.client.send(small(again))["rowCount"] == 1
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from penstock.core.errors import UnreadableRecord
 from penstock.sources.fields import KEY_SEPARATOR
-from penstock.sources.klaviyo import KLAVIYO_REVISION, REPORT_AMOUNTS, REPORT_COUNTS, SOURCE, days_from
+from penstock.sources.klaviyo import KLAVIYO_REVISION, SOURCE
+from penstock.sources.klaviyo_reports import REPORT_AMOUNTS, REPORT_COUNTS, days_from
 from penstock.sources.stream import Account, Request, Slice
 
 ZONE = ZoneInfo("America/New_York")

@@ -26,11 +26,8 @@ def window(stream: Stream, **params: str) -> Slice:
 
 
 def test_sources_are_found_by_name_and_platform() -> None:
-    assert {source.name: source.platform for source in REGISTRY} == {
-        "meta_ads": "META",
-        "ga4": "GA4",
-        "klaviyo": "KLAVIYO",
-    }
+    known = {("meta_ads", "META"), ("ga4", "GA4"), ("klaviyo", "KLAVIYO")}
+    assert known <= {(source.name, source.platform) for source in REGISTRY}
     for source in REGISTRY:
         assert by_name(source.name) is source
         assert by_platform(source.platform) is source

@@ -7,7 +7,11 @@ from stack import accounts, plan
 from stack.settings import SettingsError
 
 META = next(vendor for vendor in plan.VENDORS if vendor.conn_id == "meta_ads")
-CREDENTIALS = {"slack": {"token": "xoxb-1", "channels": {"C1": "alerts", "C2": "reports"}}}
+CREDENTIALS = {
+    "slack": {"token": "xoxb-1", "channels": {"C1": "alerts", "C2": "reports"}},
+    "nivoda": {"username": "reader@example.com", "password": "hush"},
+    "google": {"client_id": "app", "client_secret": "GOCSPX-1"},
+}
 
 
 def test_with_nothing_set_everything_stands_in_and_says_so() -> None:
@@ -17,18 +21,19 @@ def test_with_nothing_set_everything_stands_in_and_says_so() -> None:
     assert decided.warehouse_dsn is None
     assert decided.lines() == [
         "warehouse: embedded Postgres (WAREHOUSE_URL is not set)",
-        "Meta Ads: sandbox (META_ACCESS_TOKEN is not set)",
-        "Google Analytics 4: sandbox (GA4_CREDENTIALS_JSON is not set)",
-        "Klaviyo: sandbox (KLAVIYO_API_KEY is not set)",
-        "Slack: sandbox (SLACK_BOT_TOKEN is not set)",
+        *(f"{vendor.title}: sandbox ({vendor.credential} is not set)" for vendor in plan.VENDORS),
     ]
+    assert {"Meta Ads: sandbox (META_ACCESS_TOKEN is not set)", "Steam: sandbox (STEAM_BASE_URL is not set)"} <= set(
+        decided.lines()
+    )
 
 
 def test_a_vendor_with_credentials_is_called_itself_and_the_others_stay_in_the_sandbox() -> None:
     decided = plan.make({"META_ACCESS_TOKEN": "EAAB-secret", "AIRFLOW_CONN_KLAVIYO": "klaviyo://:pk@example.com"})
 
     assert [vendor.conn_id for vendor in decided.real] == ["meta_ads", "klaviyo"]
-    assert [vendor.conn_id for vendor in decided.sandboxed] == ["ga4", "slack"]
+    assert set(decided.real) | set(decided.sandboxed) == set(plan.VENDORS)
+    assert {"ga4", "slack"} <= {vendor.conn_id for vendor in decided.sandboxed}
     lines = decided.lines()
     assert "Meta Ads: https://graph.facebook.com (from META_ACCESS_TOKEN)" in lines
     assert "Klaviyo: as AIRFLOW_CONN_KLAVIYO says" in lines
@@ -48,7 +53,13 @@ def test_values_for_the_settings_point_only_the_sandboxed_at_the_sandbox() -> No
     assert values["META_BASE_URL"] == "http://proxy.example/meta"
     assert values["GA4_BASE_URL"] == "http://127.0.0.1:9000/ga4"
     assert values["KLAVIYO_BASE_URL"] == "http://127.0.0.1:9000/klaviyo"
+    assert values["GOOGLE_ADS_BASE_URL"] == "http://127.0.0.1:9000/google_ads"
+    assert values["GOOGLE_ADS_TOKEN_URL"] == "http://127.0.0.1:9000/google/token"
+    assert (values["GOOGLE_CLIENT_ID"], values["GOOGLE_CLIENT_SECRET"]) == ("app", "GOCSPX-1")
+    assert values["GOOGLE_CALENDAR_TOKEN_URL"] == "http://127.0.0.1:9000/google/token"
     assert values["SLACK_BASE_URL"] == "http://127.0.0.1:9000/slack/api/"
+    assert values["NIVODA_ENDPOINT"] == "http://127.0.0.1:9000/nivoda/api/diamonds"
+    assert (values["NIVODA_USERNAME"], values["NIVODA_PASSWORD"]) == ("reader@example.com", "hush")
     assert (values["SLACK_BOT_TOKEN"], values["PENSTOCK_ALERT_CHANNEL"]) == ("xoxb-1", "C1")
     assert values["PENSTOCK_ENCRYPTION_KEYS"] == "generated"
     assert values["WAREHOUSE_PORT"] == "5433"

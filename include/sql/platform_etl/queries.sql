@@ -172,6 +172,7 @@ with candidates as (
     where
         r.connection_id is not null
         and r.platform = any(%(platforms)s)
+        and (r.job_type = 'HISTORICAL') = any(%(histories)s)
         and (%(only_reserved)s is false or r.id = any(%(run_ids)s::uuid []))
         and (
             (
@@ -193,7 +194,10 @@ with candidates as (
         and exists (
             select 1 from public.platform_connections as c where c.id = r.connection_id and c.is_active is not false
         )
-    order by r.priority, r.created_at
+    -- what this DAG run has claimed already comes first
+    order by
+        (r.status = 'IN_PROGRESS' and r.leased_by is not distinct from %(holder)s || '/' || r.id) desc,
+        r.priority asc, r.created_at asc
     limit %(limit)s
     for update skip locked
 ),
@@ -217,6 +221,14 @@ from claimed as r
 inner join public.platform_connections as c on r.connection_id = c.id
 order by r.priority, r.created_at;
 
+-- name: histories_under_way
+-- Histories that other lanes are reading.
+select count(*) as lanes
+from core_warehouse.etl_runs
+where
+    status = 'IN_PROGRESS' and job_type = 'HISTORICAL' and connection_id is not null and leased_until > now()
+    and leased_by <> %(holder)s || '/' || id;
+
 -- name: begin_stage
 -- A task takes its run: the lane's own lease at once, somebody else's only when it has expired.
 update core_warehouse.etl_runs
@@ -236,10 +248,16 @@ returning
 
 -- name: run_status
 select
-    status, error, not_before, records_synced, records_staged, records_rejected, api_calls, leased_by, job_type,
-    connection_id::text as connection_id
+    status, error, not_before, records_synced, records_staged, records_rejected, api_calls, leased_by, lease_epoch,
+    job_type, connection_id::text as connection_id
 from core_warehouse.etl_runs
 where id = %(run_id)s;
+
+-- name: close_orphan
+-- The epoch: between the look and this write somebody may have begun a stage.
+update core_warehouse.etl_runs
+set status = 'FAILED', completed_at = now(), leased_until = null, error = %(error)s
+where id = %(run_id)s and status = 'IN_PROGRESS' and lease_epoch = %(epoch)s;
 
 -- name: renew_lease
 update core_warehouse.etl_runs
@@ -269,6 +287,16 @@ set
 where id = %(run_id)s and lease_epoch = %(epoch)s and status = 'IN_PROGRESS'
 returning 1 as held;
 
+-- name: waits_too_long
+-- Whether the run has saved no page for so long.
+select 1 as is_stalled
+from core_warehouse.etl_runs as r
+where
+    r.id = %(run_id)s
+    and now() - %(patience)s > greatest(
+        r.started_at, (select max(s.updated_at) from penstock.slices as s where s.run_id = r.id and s.pages > 0)
+    );
+
 -- name: end_run
 update core_warehouse.etl_runs as r
 set
@@ -291,12 +319,19 @@ returning 1 as held;
 -- everything that was due has been read.
 update public.platform_connections
 set
-    consecutive_failures = 0, last_error_code = null, state = 'OK', updated_at = now(),
+    consecutive_failures = 0, last_error_code = %(code)s, state = coalesce(%(state)s, 'OK'), updated_at = now(),
     last_synced_at = case when %(is_whole)s then now() else last_synced_at end,
     next_sync_at = case
         when %(is_whole)s then now() + make_interval(mins => coalesce(sync_frequency, 1440)) else next_sync_at
     end
 where id = %(connection_id)s;
+
+-- name: remember_forbidden
+-- The streams that the account's key may not read.
+update public.platform_connections
+set facts = jsonb_set(facts, '{forbidden_streams}', %(streams)s)
+where
+    id = %(connection_id)s and coalesce(facts -> 'forbidden_streams', '[]') <> %(streams)s::jsonb;
 
 -- name: account_failed
 update public.platform_connections

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+SECRET_EXTRAS = ("developer_token", "client_secret", "refresh_token")
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
@@ -29,4 +31,5 @@ class Credentials:
         """Everything that must never be read in a message."""
         account = self.extra.get("service_account")
         key = account.get("private_key") if isinstance(account, Mapping) else account
-        return tuple(value for value in (self.token, self.secret, key) if isinstance(value, str) and value)
+        named = (self.extra.get(name) for name in SECRET_EXTRAS)
+        return tuple(value for value in (self.token, self.secret, key, *named) if isinstance(value, str) and value)

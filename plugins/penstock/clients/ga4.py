@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
-import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from penstock.clients.answers import Answer, Fault, classify, rule
+from penstock.clients.google_tokens import GoogleTokens, service_account
 from penstock.clients.sessions import BodyTooLarge, BodyTooSlow, ThreadLocal, network_error, new_session
 from penstock.clients.transport import Attempt, Outcome, VendorClient
 from penstock.core.errors import PenstockError, error
@@ -71,8 +70,13 @@ class GA4Client(VendorClient):
         super().__init__(*args, **kwargs)
         self._base_url = f"{self._credentials.base_url.rstrip('/')}/{GA4_API_VERSION}"
         self._sessions: ThreadLocal[requests.Session] = ThreadLocal(new_session, lambda session: session.close())
-        self._google: Any = None
-        self._token_lock = threading.Lock()
+        self._tokens = GoogleTokens(
+            self._credentials_of_google,
+            self._sessions,
+            self._redact,
+            auth_code="GA4_AUTH_ERROR",
+            transient_code="GA4_TRANSIENT",
+        )
         self._quota_stop: PenstockError | None = None
 
     def check(self) -> str:
@@ -91,53 +95,18 @@ class GA4Client(VendorClient):
     def close(self) -> None:
         self._sessions.close()
 
-    # -- tokens
-
-    def _bearer(self) -> str:
-        """A valid access token. Raises PenstockError; google-auth's own messages are redacted."""
-        with self._token_lock:
-            if self._google is None:
-                self._google = self._credentials_of_google()
-            if self._google.valid:
-                return str(self._google.token)
-            return self._refresh()
-
-    def _refresh(self) -> str:
-        from google.auth import exceptions
-        from google.auth.transport.requests import Request as TokenRequest
-
-        try:
-            self._google.refresh(TokenRequest(self._sessions.get()))
-        except exceptions.TransportError as failure:
-            broken = error(
-                "NETWORK_UNREACHABLE", self._redact(f"the token endpoint cannot be reached: {failure}")[:500]
-            )
-        except exceptions.GoogleAuthError as failure:
-            code = "GA4_TRANSIENT" if getattr(failure, "retryable", False) else "GA4_AUTH_ERROR"
-            broken = error(code, self._redact(f"no access token: {failure}")[:500])
-        except (BodyTooLarge, BodyTooSlow) as failure:
-            broken = network_error(failure, self._redact)
-        else:
-            return str(self._google.token)
-        raise broken
-
     def _credentials_of_google(self) -> Any:
         extra = self._credentials.extra
         given = extra.get("google_credentials")
         if given is not None:
             return with_scope(given)
         if extra.get("service_account"):
-            return service_account(extra["service_account"])
+            return service_account(extra["service_account"], [SCOPE])
         if self._credentials.token:
             from google.oauth2.credentials import Credentials as TokenCredentials
 
             return TokenCredentials(token=self._credentials.token)
         raise error("CREDENTIAL_NOT_FOUND", "no service-account JSON and no access token for GA4")
-
-    def _forget_token(self) -> None:
-        """The vendor refused the token before its time was over: ask for a new one."""
-        with self._token_lock:
-            self._google.token = None
 
     # -- the wire
 
@@ -154,14 +123,17 @@ class GA4Client(VendorClient):
             return None
         return self._stamp(error(stop.code, stop.message, resets_at=stop.resets_at))
 
+    def _ready(self) -> None:
+        self._sessions.get()
+
     def _call(self, request: Request) -> Answer:
-        answer = self._post(request, self._bearer())
+        answer = self._post(request, self._tokens.bearer())
         if answer.status != 401 or not self._can_refresh():
             return answer
-        self._forget_token()
+        self._tokens.forget()
         with self._lock:
             self._requests += 1
-        return self._post(request, self._bearer())
+        return self._post(request, self._tokens.bearer())
 
     def _can_refresh(self) -> bool:
         return bool(self._credentials.extra)
@@ -237,19 +209,6 @@ class GA4Client(VendorClient):
         code = "GA4_QUOTA_DAY" if wait > HOUR_S else "GA4_QUOTA_HOUR"
         message = f"{self._key(request)} is closed for {wait:.0f} s"
         return self._held_stop() or error(code, message, resets_at=self._after(wait), retry_after=wait)
-
-
-def service_account(info: Any) -> Any:
-    """Credentials of a service account's JSON. Raises CREDENTIAL_INVALID."""
-    from google.auth.exceptions import GoogleAuthError
-    from google.oauth2 import service_account as accounts
-
-    try:
-        parsed = dict(json.loads(info) if isinstance(info, str | bytes) else info)
-        return accounts.Credentials.from_service_account_info(parsed, scopes=[SCOPE])
-    except (ValueError, TypeError, GoogleAuthError) as failure:
-        kind = type(failure).__name__
-    raise error("CREDENTIAL_INVALID", f"the service-account JSON cannot be read ({kind})")
 
 
 def with_scope(credentials: Any) -> Any:

@@ -33,21 +33,27 @@ class BodyTooSlow(Exception):
     """The answer took longer than `TOTAL_TIMEOUT_S`."""
 
 
-def new_session() -> requests.Session:
+def new_session(
+    *, read_timeout: float | None = None, total_timeout: float | None = None, connections: int = 2
+) -> requests.Session:
     """A session that reads bodies within bounds, follows no redirect, retries nothing and ignores `.netrc`.
 
     A redirect would carry a token to a host that nobody configured.
+
+    read_timeout, total_timeout: seconds; default `READ_TIMEOUT_S`, `TOTAL_TIMEOUT_S`.
+    connections: kept open per host, for threads that share the session.
     """
     import requests
     from requests.adapters import HTTPAdapter
 
     class BoundedSession(requests.Session):
         def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-            kwargs.update(stream=True, allow_redirects=False, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
+            silence, total = read_timeout or READ_TIMEOUT_S, TOTAL_TIMEOUT_S if total_timeout is None else total_timeout
+            kwargs.update(stream=True, allow_redirects=False, timeout=(CONNECT_TIMEOUT_S, silence))
             began = time.monotonic()
             response = super().send(request, **kwargs)
             # The body is read here, so that users of the session (a vendor's SDK among them) get it whole.
-            response._content = read_bounded(response, began + TOTAL_TIMEOUT_S)
+            response._content = read_bounded(response, began + total)
             response._content_consumed = True  # type: ignore[attr-defined]
             response.encoding = "utf-8"
             return response
@@ -55,7 +61,7 @@ def new_session() -> requests.Session:
     session = BoundedSession()
     session.auth = keep_authorization
     for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(max_retries=0, pool_connections=2, pool_maxsize=2))
+        session.mount(scheme, HTTPAdapter(max_retries=0, pool_connections=2, pool_maxsize=connections))
     return session
 
 

@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def findings() -> Iterator[Finding]:
     """One finding per connection, then one per active account."""
+    from penstock.hooks.app_sources import APP_HOOKS
     from penstock.hooks.registry import HOOKS
     from penstock.hooks.slack import SlackAlertHook
     from penstock.hooks.warehouse import WarehouseHook
@@ -59,6 +60,10 @@ def findings() -> Iterator[Finding]:
     yield _attempt("connection vault", _vault)
     for hook in HOOKS.values():
         yield _vendor(hook())
+    for app_hook in APP_HOOKS.values():
+        yield _public(app_hook())
+    yield _nivoda()
+    yield _google_calendar()
     slack = SlackAlertHook()
     if slack.client is None:
         yield Finding("connection slack", True, "not configured: alerts stay in the task logs")
@@ -67,6 +72,7 @@ def findings() -> Iterator[Finding]:
     if is_ok:
         with warehouse_hook.warehouse as warehouse:
             yield from _accounts(warehouse)
+            yield from _accounts_of_agency(warehouse)
 
 
 def _vendor(hook: VendorHook) -> Finding:
@@ -80,6 +86,33 @@ def _vendor(hook: VendorHook) -> Finding:
     if hook.needs_account and not hook.test_account_id:
         return Finding(what, True, "has a credential, tried with the accounts below")
     return Finding(what, *hook.test_connection())
+
+
+def _nivoda() -> Finding:
+    from penstock.hooks.nivoda import NivodaHook
+
+    hook = NivodaHook()
+    if not hook.is_configured:
+        return Finding("connection nivoda", True, "not configured: no diamonds are read")
+    return Finding("connection nivoda", *hook.test_connection())
+
+
+def _google_calendar() -> Finding:
+    from penstock.hooks.google_calendar import GoogleCalendarHook
+
+    hook = GoogleCalendarHook()
+    if not hook.is_configured:
+        return Finding("connection google_calendar", True, "not configured: no calendar is written")
+    return Finding("connection google_calendar", *hook.test_connection())
+
+
+def _public(hook: VendorHook) -> Finding:
+    """A vendor that asks for no credential is not called unless somebody wants it."""
+    from penstock.hooks.connections import find_connection
+
+    if find_connection(hook.conn_id) is None:
+        return Finding(f"connection {hook.conn_id}", True, "not configured: the public address is read")
+    return _vendor(hook)
 
 
 def _vault() -> str:
@@ -110,6 +143,16 @@ def _accounts(warehouse: Warehouse) -> Iterator[Finding]:
     for connection_id, platform, account_id, name in rows:
         what = f"account {platform} {account_id} {name}".rstrip()
         yield _attempt(what, lambda connection_id=connection_id: _account(warehouse, connection_id))
+
+
+def _accounts_of_agency(warehouse: Warehouse) -> Iterator[Finding]:
+    """Those of the metrics sync, where the agency has a database of its own."""
+    from penstock.hooks.warehouse import WarehouseHook
+
+    agency = WarehouseHook("agency_db").warehouse
+    if agency.dsn != warehouse.dsn:
+        with agency:
+            yield from _accounts(agency)
 
 
 def _account(warehouse: Warehouse, connection_id: str) -> str:

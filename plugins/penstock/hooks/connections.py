@@ -24,26 +24,52 @@ _PASSWORD_VARIABLES = {
     "meta_ads": "META_ACCESS_TOKEN",
     "ga4": "GA4_CREDENTIALS_JSON",
     "klaviyo": "KLAVIYO_API_KEY",
+    "google_ads": "GOOGLE_ADS_DEVELOPER_TOKEN",
     "slack": "SLACK_BOT_TOKEN",
+    "nivoda": "NIVODA_PASSWORD",
+    "google_calendar": "GOOGLE_CLIENT_SECRET",
     "vault": "PENSTOCK_ENCRYPTION_KEYS",
 }
-_HOST_VARIABLES = {"meta_ads": "META_BASE_URL", "ga4": "GA4_BASE_URL", "klaviyo": "KLAVIYO_BASE_URL"}
+_HOST_VARIABLES = {
+    "nivoda": "NIVODA_ENDPOINT",
+    "meta_ads": "META_BASE_URL",
+    "ga4": "GA4_BASE_URL",
+    "klaviyo": "KLAVIYO_BASE_URL",
+    "google_ads": "GOOGLE_ADS_BASE_URL",
+    "google_calendar": "GOOGLE_CALENDAR_BASE_URL",
+}
+_LOGIN_VARIABLES = {"nivoda": "NIVODA_USERNAME", "google_calendar": "GOOGLE_CLIENT_ID"}
 _EXTRA_VARIABLES = {
     "meta_ads": {"app_secret": "META_APP_SECRET", "api_version": "META_API_VERSION"},
     "klaviyo": {"revision": "KLAVIYO_REVISION"},
+    "google_ads": {
+        "refresh_token": "GOOGLE_ADS_REFRESH_TOKEN",
+        "client_id": "GOOGLE_ADS_CLIENT_ID",
+        "client_secret": "GOOGLE_ADS_CLIENT_SECRET",
+        "login_customer_id": "GOOGLE_ADS_LOGIN_CUSTOMER_ID",
+        "service_account_json": "GOOGLE_ADS_CREDENTIALS_JSON",
+        "token_uri": "GOOGLE_ADS_TOKEN_URL",
+    },
     "slack": {"base_url": "SLACK_BASE_URL"},
+    "google_calendar": {"token_uri": "GOOGLE_CALENDAR_TOKEN_URL"},
+    "nivoda": {"requests_per_second": "NIVODA_REQUESTS_PER_SECOND", "count_batch": "NIVODA_COUNT_BATCH"},
 }
 
 
 def find_connection(conn_id: str) -> Connection | None:
     """The connection, its fallback's, or one made of the environment; None when there is none of them."""
     for candidate in _candidates(conn_id):
-        try:
-            return BaseHook.get_connection(candidate)
-        except AirflowNotFoundException:
-            if found := _from_environment(candidate):
-                return found
+        if found := own_connection(candidate):
+            return found
     return None
+
+
+def own_connection(conn_id: str) -> Connection | None:
+    """The connection of this very id, or one made of the environment; None when there is none of them."""
+    try:
+        return BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        return _from_environment(conn_id)
 
 
 async def find_connection_async(conn_id: str) -> Connection | None:
@@ -99,6 +125,7 @@ def _from_environment(conn_id: str) -> Connection | None:
             conn_id=conn_id,
             conn_type=conn_id,
             host=os.environ.get(_HOST_VARIABLES.get(conn_id, "")) or None,
+            login=os.environ.get(_LOGIN_VARIABLES.get(conn_id, "")) or None,
             password=password,
             extra=_extra(conn_id),
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.core.errors import error
 from penstock.hooks.ga4 import GA4Hook
+from penstock.hooks.google_ads import GoogleAdsHook
 from penstock.hooks.klaviyo import KlaviyoHook
 from penstock.hooks.meta_ads import MetaAdsHook
 from penstock.hooks.vault import open_vault
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
     from penstock.sources.stream import Account, Source
     from penstock.warehouse.session import Warehouse
 
-HOOKS: Mapping[str, Callable[[], VendorHook]] = {"meta_ads": MetaAdsHook, "ga4": GA4Hook, "klaviyo": KlaviyoHook}
+HOOKS: Mapping[str, Callable[[], VendorHook]] = {
+    "meta_ads": MetaAdsHook,
+    "ga4": GA4Hook,
+    "klaviyo": KlaviyoHook,
+    "google_ads": GoogleAdsHook,
+}
 """Registry name of a source -> its hook. The default connection id is the name."""
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook, Connection
 
-from penstock.hooks.connections import find_connection, find_connection_async, required
+from penstock.hooks.connections import FALLBACKS, find_connection, find_connection_async, own_connection, required
 
 if TYPE_CHECKING:
     from penstock.warehouse.session import Warehouse
@@ -74,6 +74,13 @@ def dsn_of(connection: Connection) -> str:
         "dbname": connection.schema,
     }
     return make_conninfo(**extra, **{key: value for key, value in parts.items() if value})
+
+
+def databases() -> dict[str, str]:
+    """Connection id -> connection string, of the warehouse and of every concern with a database of its own."""
+    found = {"warehouse": dsn_of(required("warehouse", find_connection("warehouse")))}
+    own = {conn_id: own_connection(conn_id) for conn_id in FALLBACKS}
+    return found | {conn_id: dsn_of(connection) for conn_id, connection in own.items() if connection}
 
 
 async def warehouse_dsn(conn_id: str) -> str:

@@ -1,24 +1,27 @@
-"""The task that migrates the warehouse."""
+"""The task that migrates the databases."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from penstock.operators.platform_etl import WarehouseOperator
+from airflow.sdk import BaseOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-MIGRATION_SETS = ("ops", "accounts", "platform_etl")
-"""What the warehouse needs, in the order of their dependencies."""
 
-
-class MigrateWarehouseOperator(WarehouseOperator):
-    """Applies pending migrations of the sets that the params name."""
+class MigrateWarehouseOperator(BaseOperator):
+    """Applies pending migrations of the sets that the params name, each set in the database of its concern."""
 
     def execute(self, context: Context) -> list[str]:
-        from penstock.warehouse.migrations import migrate
+        import psycopg
 
-        with self.open_warehouse() as warehouse, warehouse.connection() as connection:
-            applied = migrate(connection, tuple(context["params"]["sets"]))
+        from penstock.hooks.warehouse import databases
+        from penstock.warehouse.failures import classify
+        from penstock.warehouse.migrations import migrate_databases
+
+        try:
+            applied = migrate_databases(databases(), context["params"]["sets"])
+        except psycopg.Error as exc:
+            raise classify(exc) from exc
         return [migration.label for migration in applied]

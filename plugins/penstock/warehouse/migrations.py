@@ -16,7 +16,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -24,6 +24,7 @@ from pathlib import Path
 
 import psycopg
 
+from penstock.core.databases import ALL_SETS, sets_by_database
 from penstock.core.errors import PenstockError, error
 from penstock.warehouse.failures import classify
 from penstock.warehouse.queries import sql_root
@@ -32,7 +33,6 @@ from penstock.warehouse.statements import Statement, split
 
 log = logging.getLogger(__name__)
 
-DEFAULT_SETS = ("ops", "accounts", "platform_etl")
 LOCK_KEY = 0x70656E73746F636B  # "penstock" in ASCII
 LOCK_TIMEOUT = "60s"  # a change that waits behind a long transaction makes everybody else wait behind it
 
@@ -82,7 +82,7 @@ class Migration:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-def migrate(target: str | Connection, sets: Sequence[str] = DEFAULT_SETS) -> list[Migration]:
+def migrate(target: str | Connection, sets: Sequence[str] = ALL_SETS) -> list[Migration]:
     """Apply what is missing, in the order of the sets; returns what was applied, views last.
 
     Raises CONFIG_INVALID when a landed file has changed or a file's name is wrong, DB_WRITE_ERROR or DB_UNAVAILABLE
@@ -97,7 +97,18 @@ def migrate(target: str | Connection, sets: Sequence[str] = DEFAULT_SETS) -> lis
         return applied + _apply_views(connection, views)
 
 
-def pending(target: str | Connection, sets: Sequence[str] = DEFAULT_SETS) -> list[Migration]:
+def migrate_databases(databases: Mapping[str, str], sets: Collection[str] = ALL_SETS) -> list[Migration]:
+    """Apply what is missing of `sets`, each where its concern lives; returns what was applied. Raises like `migrate`.
+
+    databases: connection id -> connection string, as in `core.databases.sets_by_database`.
+    """
+    applied = []
+    for dsn, needed in sets_by_database(databases).items():
+        applied += migrate(dsn, [name for name in needed if name in sets])
+    return applied
+
+
+def pending(target: str | Connection, sets: Sequence[str] = ALL_SETS) -> list[Migration]:
     """What `migrate` would apply, without a lock and without a change. Raises like it."""
     files = [file for set_name in sets for file in (*migration_files(set_name), *view_files(set_name))]
     with _connected(target) as connection:
@@ -262,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m penstock.warehouse.migrations", description=__doc__)
     environment = os.environ.get("PENSTOCK_WAREHOUSE_DSN") or os.environ.get("SUPABASE_DB_URL")
     parser.add_argument("--dsn", default=environment, help="default: PENSTOCK_WAREHOUSE_DSN, else SUPABASE_DB_URL")
-    parser.add_argument("--sets", nargs="+", default=list(DEFAULT_SETS), metavar="SET")
+    parser.add_argument("--sets", nargs="+", default=list(ALL_SETS), metavar="SET")
     parser.add_argument("--pending", action="store_true", help="only say what is missing; exit 1 when something is")
     options = parser.parse_args(arguments)
     if not options.dsn:

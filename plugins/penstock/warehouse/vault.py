@@ -34,6 +34,8 @@ NONCE_BYTES = 12
 BATCH = 500
 
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
+# <nonce>:<tag>:<ciphertext> in hex; the nonce has 12 or 16 bytes
+_OLD_FORM = re.compile(r"(?:[0-9a-f]{24}|[0-9a-f]{32}):[0-9a-f]{32}:(?:[0-9a-f]{2})+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +112,13 @@ class Vault:
         return ":".join([VERSION, self._newest, base64.b64encode(nonce).decode(), base64.b64encode(sealed).decode()])
 
     def decrypt(self, value: str, bound_to: str) -> tuple[str, bool]:
-        """The plain text, and whether it should be stored again: it was plain, or under an older key.
+        """The plain text, and whether it should be stored again: it was plain, in the old workers' form, or under an
+        older key.
 
         Raises CREDENTIAL_UNDECRYPTABLE when the key is missing or the value belongs to another row.
         """
+        if _OLD_FORM.fullmatch(value):
+            return self._decrypt_old(value, bound_to), self.can_encrypt
         if not value.startswith(f"{VERSION}:"):
             return value, self.can_encrypt
         key_id, nonce, sealed = _parts(value)
@@ -126,6 +131,16 @@ class Vault:
             message = f"{bound_to}: the value was encrypted for another row, or is damaged"
             raise error("CREDENTIAL_UNDECRYPTABLE", message) from refused
         return plain, key_id != self._newest
+
+    def _decrypt_old(self, value: str, bound_to: str) -> str:
+        """AES-256-GCM as Node programs write it, bound to nothing and without the name of its key: all are tried."""
+        nonce, tag, sealed = (bytes.fromhex(part) for part in value.split(":"))
+        for key in self._keys.values():
+            try:
+                return key.decrypt(nonce, sealed + tag, None).decode()
+            except (InvalidTag, ValueError):
+                continue
+        raise error("CREDENTIAL_UNDECRYPTABLE", f"{bound_to}: no encryption key fits the old worker's value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +179,45 @@ def rotate(connection: Connection, vault: Vault, *, batch: int = BATCH) -> Rotat
         after = rows[-1][0]
 
 
+def rotate_google_connections(connection: Connection, vault: Vault, *, batch: int = BATCH) -> Rotation:
+    """Bring the refresh tokens of `google_connections` under the newest key, where the table exists.
+
+    A token is bound to `google_connections:<id>:<workspace>:refresh_token`. Rows are locked for a moment each: a drain
+    that runs meanwhile reads tokens under either key, and whoever connects again at the same time wins.
+    """
+    seen = rewritten = 0
+    problems: list[str] = []
+    after = "00000000-0000-0000-0000-000000000000"
+    while True:
+        with connection.transaction():
+            rows = connection.execute(_GOOGLE_BATCH, {"after": after, "batch": batch}).fetchall()
+            for connection_id, workspace_id, stored in rows:
+                bound_to = f"google_connections:{connection_id}:{workspace_id}:refresh_token"
+                try:
+                    plain, needs_rewrite = vault.decrypt(stored, bound_to)
+                except PenstockError as unreadable:
+                    problems.append(str(unreadable))
+                    continue
+                if needs_rewrite:
+                    fresh = vault.encrypt(plain, bound_to)
+                    connection.execute(_GOOGLE_STORE, {"id": connection_id, "stored": stored, "fresh": fresh})
+                    rewritten += 1
+        if not rows:
+            return Rotation(seen, rewritten, tuple(problems))
+        seen += len(rows)
+        after = rows[-1][0]
+
+
+_GOOGLE_BATCH = """
+select id, workspace_id, refresh_token_encrypted
+from public.google_connections
+where id > %(after)s
+order by id limit %(batch)s for no key update
+"""
+_GOOGLE_STORE = """
+update public.google_connections set refresh_token_encrypted = %(fresh)s
+where id = %(id)s and refresh_token_encrypted = %(stored)s
+"""
 _ROTATION_BATCH = """
 select id, credentials from public.platform_connections
 where id > %(after)s and jsonb_typeof(credentials) = 'object'
@@ -183,6 +237,23 @@ def _reencrypted(vault: Vault, connection_id: str, stored: Mapping[str, object])
             yield name, vault.encrypt(plain, bound_to) if needs_rewrite else value
 
     return dict(renewed())
+
+
+def rotate_all(connection: Connection, vault: Vault) -> Rotation:
+    """Every stored credential that this database has."""
+    outcomes = [
+        turn(connection, vault)
+        for table, turn in (
+            ("public.platform_connections", rotate),
+            ("public.google_connections", rotate_google_connections),
+        )
+        if connection.execute("select to_regclass(%s) is not null", [table]).fetchone() == (True,)
+    ]
+    return Rotation(
+        sum(outcome.seen for outcome in outcomes),
+        sum(outcome.rewritten for outcome in outcomes),
+        tuple(problem for outcome in outcomes for problem in outcome.problems),
+    )
 
 
 def _parts(value: str) -> tuple[str, bytes, bytes]:
@@ -225,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not vault.can_encrypt:
             raise error("CREDENTIAL_INVALID", "there is no key: set PENSTOCK_ENCRYPTION_KEYS")
         with psycopg.connect(plain_dsn(options.dsn), autocommit=True) as connection:
-            outcome = rotate(connection, vault)
+            outcome = rotate_all(connection, vault)
     except PenstockError as failure:
         sys.stderr.write(f"{failure}\n")
         return 2

@@ -109,7 +109,10 @@ listed as (
         null, account.shop_id, null, null, account.platform, null, null, null, null, null, account.id,
         null, null, null, null, null, null, null, null, null, null, null
     from public.platform_connections as account
-    where not exists (select from core_warehouse.etl_runs as run where run.connection_id = account.id)
+    where
+        not exists (select from core_warehouse.etl_runs as run where run.connection_id = account.id)
+        -- the metrics sync's alone: reporting.metrics_sync_status tells of them
+        and account.shop_id is not null and account.platform <> 'GOOGLE_ADS'
 )
 
 select

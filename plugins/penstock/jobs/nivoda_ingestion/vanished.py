@@ -1,0 +1,121 @@
+"""Stage 5: stones that the vendor no longer lists. Deleted only on proof, and never many at once."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from penstock.jobs.nivoda_ingestion.context import FULL, Ingestion, Nivoda, Run, load_run, log
+from penstock.jobs.nivoda_ingestion.settings import COVERAGE, vendor_feed
+from penstock.sources import nivoda
+from penstock.sources.fields import find
+
+AVAILABLE = "AVAILABLE"
+LOOK_UP_STONES = 500
+"""Stones of one round of look-ups, so that what is known is kept when the next one fails."""
+
+
+def reconcile_vanished(context: Ingestion, run_id: str) -> dict[str, Any]:
+    """Mark as deleted what a complete full run did not see: missing in two such runs, or gone by a look-up.
+
+    Returns what was found and done; `braked` when so many are missing that the feed itself must be doubted.
+    """
+    run = load_run(context, run_id)
+    reason = _why_not(context, run)
+    if reason:
+        return _noted(context, run, {"skipped": reason}, requests=0)
+    with closing(context.open_client()) as client:
+        found = _reconcile(context, run, client)
+        return _noted(context, run, found, client.requests)
+
+
+def _why_not(context: Ingestion, run: Run) -> str | None:
+    """Why this run proves nothing about stones that it did not see."""
+    if run.run_type != FULL:
+        return "only a full run sees every stone"
+    if not run.is_whole:
+        return "the run read a price range only"
+    partitions = context.rows("partitions_of", run_id=run.run_id)
+    if not partitions:
+        return "the run found no stones at all"
+    if any(row["status"] != "COMPLETED" for row in partitions):
+        return "some partitions failed or are incomplete"
+    if any(row["nameless"] for row in partitions):
+        return "some items told no id: they may be the missing stones"
+    if run.coverage < COVERAGE:
+        return f"the price filter finds only {run.coverage:.2%} of the stones"
+    owed = context.one("debts", feed=run.feed)["owed"]
+    return f"{owed} ranges of earlier runs are still owed" if owed else None
+
+
+def _reconcile(context: Ingestion, run: Run, client: Nivoda) -> dict[str, Any]:
+    counts = context.one("vanished_counts", feed=run.feed, started_at=run.started_at)
+    active, candidates = counts["active"], counts["candidates"]
+    found: dict[str, Any] = {"active": active, "candidates": candidates, "deleted": 0, "looked_up": 0}
+    if not candidates:
+        return found
+    found["touched"] = _touched(context, run, client)
+    allowed = max(context.settings.brake_minimum, int(context.settings.brake_share * active))
+    if candidates - found["touched"] > allowed:
+        log.error(
+            "%s: %d of %d stones are missing, %d may be: nothing is deleted", run.feed, candidates, active, allowed
+        )
+        return {**found, "braked": True, "allowed": allowed}
+    # The old worker's runs left no sightings: what they saw is not known.
+    before = context.one("last_complete_full_run", feed=run.feed, before=run.started_at, ours=True)["started_at"]
+    if before is not None:
+        with context.warehouse.transaction() as connection:
+            gone = context.one("delete_twice_missing", connection, feed=run.feed, before=before)
+        found["deleted"] = gone["deleted"]
+    return _look_up(context, run, client, found)
+
+
+def _touched(context: Ingestion, run: Run, client: Nivoda) -> int:
+    """Stones that are listed and changed since the run began: they left its frozen list, so it did not see them."""
+    base = nivoda.base_query(vendor_feed(run.feed), run.base_filter)
+    return client.counts([nivoda.with_updated(base, run.updated_to, None)])[0]
+
+
+def _look_up(context: Ingestion, run: Run, client: Nivoda, found: dict[str, Any]) -> dict[str, Any]:
+    """Ask for the missing ones by certificate: a look-up finds stones whatever their availability."""
+    missing = context.rows(
+        "candidates", feed=run.feed, started_at=run.started_at, limit=max(context.settings.look_ups, 0)
+    )
+    for first in range(0, len(missing), LOOK_UP_STONES):
+        asked = missing[first : first + LOOK_UP_STONES]
+        numbers = sorted({row["certificate_number"] for row in asked})
+        told = {
+            str(find(item, "diamond", "id")): str(find(item, "diamond", "availability"))
+            for item in client.by_certificates(numbers)
+        }
+        ids = [row["supplier_stone_id"] for row in asked]
+        there = [stone_id for stone_id in ids if told.get(stone_id) == AVAILABLE]
+        gone = [stone_id for stone_id in ids if told.get(stone_id) != AVAILABLE]
+        with context.warehouse.transaction() as connection:
+            context.rows(
+                "sight_looked_up",
+                connection,
+                feed=run.feed,
+                run_id=run.run_id,
+                stone_ids=there,
+                now=context.moment,
+            )
+            deleted = context.one(
+                "delete_looked_up",
+                connection,
+                feed=run.feed,
+                stone_ids=gone,
+                raw_availabilities=[told.get(stone_id, "NOT_AVAILABLE") for stone_id in gone],
+                started_at=run.started_at,
+            )
+        found["looked_up"] += len(asked)
+        found["deleted"] += deleted["deleted"]
+    return found
+
+
+def _noted(context: Ingestion, run: Run, found: dict[str, Any], requests: int) -> dict[str, Any]:
+    context.rows("note_vanished", run_id=run.run_id, vanished=Jsonb(found), requests=requests)
+    log.info("%s: vanished stones: %s", run.feed, found)
+    return {"run_id": run.run_id, "feed": run.feed, **found}

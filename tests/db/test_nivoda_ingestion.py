@@ -1,0 +1,240 @@
+"""Whole runs of the diamond ingestion against the sandbox, whose market moves and whose API has its quirks."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from penstock.warehouse.session import Warehouse
+from tests.diamonds import Diamonds
+from tests.nivoda_bench import post, switch
+from tests.sandbox_fixture import Sandbox
+
+pytestmark = pytest.mark.db
+
+
+@pytest.fixture
+def diamonds(warehouse: Warehouse, sandbox: Sandbox) -> Diamonds:
+    switch(sandbox, natural=500, labgrown=450)
+    return Diamonds(warehouse, sandbox)
+
+
+def raw_ids(diamonds: Diamonds) -> set[str]:
+    rows = diamonds.fetch("select supplier_stone_id from raw_diamonds_nivoda where feed = %(f)s", f=diamonds.stored)
+    return {row[0] for row in rows}
+
+
+@pytest.mark.parametrize("feed", ["natural", "labgrown"])
+def test_every_stone_arrives_and_a_second_run_writes_nothing(diamonds: Diamonds, feed: str) -> None:
+    diamonds.feed = feed
+    summary = diamonds.run(partitions=5)
+    truth = diamonds.truth(ids="1")
+    assert summary["status"] == "completed"
+    assert diamonds.active_ids() == set(truth["ids"])
+    assert diamonds.value("select sum(feed_price) * 100 from diamonds") == truth["price_cents"]
+    assert summary["surely_missed"] == summary["possibly_missed"] == 0
+    again = diamonds.run(partitions=5, run_type="full")
+    assert (again["status"], again["written"], again["distinct"]) == ("completed", 0, summary["distinct"])
+    assert diamonds.value("select sum(consolidation_processed) from run_metadata") == truth["active"]
+
+
+@pytest.mark.parametrize("bounds", ["real", "floor"])
+def test_no_stone_is_lost_at_a_border_however_the_vendor_reads_bounds(diamonds: Diamonds, bounds: str) -> None:
+    switch(diamonds.sandbox, bounds=bounds)
+    summary = diamonds.run(partitions=12)
+    assert diamonds.active_ids() == set(diamonds.truth(ids="1")["ids"])
+    touching = diamonds.value("select is_touching from penstock.nivoda_plans")
+    assert touching or bounds == "floor"
+    assert summary["duplicates"] == summary["rows_read"] - summary["distinct"] >= 0
+
+
+@pytest.mark.parametrize("feed", ["natural", "labgrown"])
+def test_in_a_moving_market_no_untouched_stone_is_missed_and_the_accounting_says_so(
+    diamonds: Diamonds, feed: str
+) -> None:
+    diamonds.feed = feed
+    planned = diamonds.plan(partitions=3)
+    listed = set(diamonds.truth(ids="1")["ids"])
+    begun = diamonds.value("select updated_to from penstock.nivoda_plans")
+    # Three hours of a market that is far livelier than the real one, during some forty requests.
+    rates = {"sold": 0.02, "added": 0.02, "repriced": 0.05, "held": 0.01, "uploads": 0.7}
+    switch(diamonds.sandbox, seconds_per_request=300, **rates)
+    diamonds.ingest(planned)
+    switch(diamonds.sandbox, seconds_per_request=0, **dict.fromkeys(rates, 0))
+    summary = diamonds.finish(str(planned.run_id))
+    touched = set(diamonds.truth(since=begun.isoformat())["touched_ids"])
+    assert len(touched) > 40
+    assert listed - touched - raw_ids(diamonds) == set()
+    assert summary["surely_missed"] == 0
+    assert summary["passes"] == 1
+    follow_up = diamonds.run(run_type="incremental")
+    assert follow_up["status"] == "completed"
+    assert set(diamonds.truth(ids="1")["ids"]) <= raw_ids(diamonds)
+
+
+def test_ties_in_an_order_that_changes_are_detected_and_repaired_by_another_pass(diamonds: Diamonds) -> None:
+    switch(diamonds.sandbox, ties="unstable")
+    summary = diamonds.run(partitions=2)
+    assert summary["passes"] > 1
+    assert summary["surely_missed"] == 0
+    assert summary["incomplete"] == []
+    assert raw_ids(diamonds) == set(diamonds.truth(ids="1")["ids"])
+
+
+def test_short_pages_in_mid_stream_lose_nothing_unnoticed(diamonds: Diamonds) -> None:
+    switch(diamonds.sandbox, short_pages=5)
+    summary = diamonds.run(partitions=2)
+    missing = set(diamonds.truth(ids="1")["ids"]) - raw_ids(diamonds)
+    assert (len(missing) > 0) == (summary["surely_missed"] > 0) == bool(summary["incomplete"])
+
+
+def test_items_that_hold_no_stone_are_rejected_and_their_stones_stay(diamonds: Diamonds) -> None:
+    diamonds.run(partitions=2)
+    switch(diamonds.sandbox, bad_colors=0.006)
+    summary = diamonds.run(partitions=2, run_type="full")
+    assert summary["status"] == "completed"
+    assert summary["surely_missed"] == 0
+    assert summary["rejected"] == diamonds.value("select sum(seen) from penstock.nivoda_rejected_stones") > 0
+    assert diamonds.active_ids() == set(diamonds.truth(ids="1")["ids"])
+    assert summary["vanished"] == {"skipped": "some items told no id: they may be the missing stones"}
+
+
+def test_too_many_items_without_a_stone_fail_the_partition(diamonds: Diamonds) -> None:
+    switch(diamonds.sandbox, bad_colors=0.2)
+    summary = diamonds.run(partitions=2)
+    assert summary["status"] == "failed"
+    assert {row[0] for row in diamonds.fetch("select error ->> 'code' from penstock.nivoda_partitions")} == {
+        "NIVODA_UNREADABLE_ITEMS"
+    }
+
+
+def test_tokens_that_end_and_a_storm_of_refusals_change_nothing(diamonds: Diamonds) -> None:
+    diamonds.sandbox.faults(
+        {"vendor": "nivoda", "action": "status", "every": 7, "params": {"status": 429, "retry_after": 0}},
+        {"vendor": "nivoda", "action": "expired_token", "every": 11},
+        {"vendor": "nivoda", "action": "status", "every": 13, "params": {"status": 503}},
+    )
+    summary = diamonds.run(partitions=3)
+    assert summary["status"] == "completed"
+    assert diamonds.active_ids() == set(diamonds.truth(ids="1")["ids"])
+
+
+def test_an_incremental_run_reads_only_what_changed_and_deletes_nothing(diamonds: Diamonds) -> None:
+    diamonds.run(partitions=2)
+    first = diamonds.watermark
+    switch(diamonds.sandbox, held=0.1)
+    post(diamonds.sandbox, "advance", seconds=3600)
+    switch(diamonds.sandbox, held=0)
+    summary = diamonds.run()
+    assert summary["run_type"] == "incremental"
+    assert 0 < summary["rows_read"] < 200
+    assert summary["vanished"] == {"skipped": "only a full run sees every stone"}
+    assert diamonds.watermark > first
+    # Nothing changed but the availability, and it arrives.
+    held = diamonds.value("select count(*) from diamonds where raw_availability = 'ON_HOLD'")
+    assert held == diamonds.truth()["availability"]["ON_HOLD"]
+    assert diamonds.value("select count(*) from diamonds where status = 'deleted'") == 0
+
+
+def test_an_incremental_run_that_finds_nothing_is_complete(diamonds: Diamonds) -> None:
+    diamonds.run(partitions=2)
+    first = diamonds.watermark
+    diamonds.sandbox.now(diamonds.sandbox.state.clock.now() + dt.timedelta(hours=1))
+    summary = diamonds.run(run_type="incremental")
+    assert (summary["status"], summary["partitions"], summary["decision"]) == ("completed", 0, "nothing")
+    assert diamonds.watermark > first
+
+
+def test_a_run_over_a_price_range_moves_nothing_and_deletes_nothing(diamonds: Diamonds) -> None:
+    summary = diamonds.run(price_from=1_000, price_to=2_000)
+    prices = diamonds.fetch("select min(feed_price), max(feed_price), count(*) from diamonds")[0]
+    assert 1_000 <= prices[0] <= prices[1] <= 2_001
+    assert prices[2] == summary["distinct"] > 0
+    assert diamonds.watermark is None
+    assert summary["watermark"] == "stays: the run read a price range only"
+    assert summary["vanished"]["skipped"] == "the run read a price range only"
+
+
+def test_stones_that_no_price_filter_finds_are_noticed(diamonds: Diamonds) -> None:
+    switch(diamonds.sandbox, unpriced=0.05)
+    assert not diamonds.plan(partitions=3).is_covered
+    summary = diamonds.run(partitions=3)
+    assert summary["coverage"] < 0.995
+    assert "the price filter finds only" in summary["vanished"]["skipped"]
+
+
+class Vanishing:
+    """Stones come and go."""
+
+    def __init__(self, diamonds: Diamonds) -> None:
+        self.diamonds = diamonds
+
+    def take_away(self, share: float, **how: Any) -> None:
+        post(self.diamonds.sandbox, "take_away", feed="natural", share=share, **how)
+
+    def deleted(self) -> Iterator[str]:
+        rows = self.diamonds.fetch("select supplier_stone_id from diamonds where status = 'deleted'")
+        return itertools.chain.from_iterable(rows)
+
+
+def test_a_stone_that_a_look_up_does_not_find_is_deleted_and_comes_back(diamonds: Diamonds) -> None:
+    market = Vanishing(diamonds)
+    diamonds.run(partitions=2)
+    everything = diamonds.active_ids()
+    market.take_away(0.02)
+    summary = diamonds.run(partitions=2, run_type="full")
+    there = set(diamonds.truth(ids="1")["ids"])
+    assert set(market.deleted()) == everything - there != set()
+    assert summary["vanished"]["deleted"] == len(everything - there)
+    assert diamonds.fetch("select distinct availability from diamonds where status = 'deleted'") == [("unavailable",)]
+    market.take_away(0)
+    diamonds.run(partitions=2, run_type="full")
+    assert diamonds.active_ids() == everything
+    assert diamonds.value("select count(*) from diamonds where deleted_at is not null") == 0
+
+
+def test_a_stone_that_is_for_sale_by_a_look_up_goes_only_when_missing_in_two_full_runs(diamonds: Diamonds) -> None:
+    market = Vanishing(diamonds.with_settings(look_ups=0))
+    market.diamonds.run(partitions=2)
+    market.take_away(0.02, in_lookups=False)
+    first = market.diamonds.with_settings(look_ups=500).run(partitions=2, run_type="full")
+    assert first["vanished"]["looked_up"] > 0
+    assert list(market.deleted()) == []
+    for _ in range(2):
+        last = market.diamonds.run(partitions=2, run_type="full")
+    assert last["vanished"]["deleted"] == first["vanished"]["looked_up"]
+
+
+def test_a_feed_that_suddenly_returns_half_its_stones_deletes_nothing(diamonds: Diamonds) -> None:
+    careful = diamonds.with_settings(brake_minimum=50)
+    careful.run(partitions=2)
+    Vanishing(careful).take_away(0.5)
+    for _ in range(2):
+        summary = careful.run(partitions=2, run_type="full")
+        assert summary["vanished"]["braked"]
+    assert list(Vanishing(careful).deleted()) == []
+
+
+def test_the_view_shows_each_run_and_partition(diamonds: Diamonds) -> None:
+    summary = diamonds.run(partitions=3)
+    rows = diamonds.fetch(
+        "select level, status, distinct_read, surely_missed, possibly_missed, requests from reporting.nivoda_runs"
+    )
+    assert [row[0] for row in rows] == ["run", "partition", "partition", "partition"]
+    assert {row[1] for row in rows} == {"completed"}
+    assert rows[0][2] == sum(row[2] for row in rows[1:])
+    assert rows[0][5] == summary["requests"]
+    chart = diamonds.value("select chart_svg from reporting.nivoda_runs where level = 'run'")
+    assert chart.startswith("<svg")
+    assert chart.count("<rect") == 1 + 2 * 3
+
+
+def test_requests_are_few(diamonds: Diamonds) -> None:
+    summary = diamonds.run(partitions=3)
+    plan = diamonds.value("select requests from penstock.nivoda_plans")
+    ideal = sum(-(-row[0] // 50) for row in diamonds.fetch("select c0 from penstock.nivoda_partitions"))
+    assert summary["requests"] - plan <= ideal + 2 * 3 + 3  # a login each
