@@ -85,12 +85,12 @@ test-contracts: install ## Check sandbox and requests against the vendors' contr
 	@CONTRACTS=$(CONTRACTS) $(PYTHON_IN) -m stack.levels contracts
 
 .PHONY: bench
-bench: install ## Measure speed and memory against the bare client, COPY and a row-by-row loop
-	@$(PYTHON_IN) -m bench $(ARGS)
+bench: install ## Measure against baselines: the platform ETL, or WHAT=nivoda, queues, retention
+	@$(PYTHON_IN) -m bench$(if $(WHAT),.$(WHAT)) $(ARGS)
 
 .PHONY: soak
-soak: install ## Kill workers and Postgres at random and compare: ARGS="--kills 100 --seed 3"
-	@$(PYTHON_IN) -m bench.soak $(ARGS)
+soak: install ## Kill workers and Postgres at random and compare: ARGS="--kills 100", WHAT=calendar, notifications
+	@$(PYTHON_IN) -m bench.soak$(if $(WHAT),_$(WHAT)) $(ARGS)
 
 .PHONY: source
 source: install ## Write the skeleton of a new source: NAME=tiktok_ads (docs/adding_a_source.md)

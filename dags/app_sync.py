@@ -58,7 +58,7 @@ SOURCES = [source.name for source in APP_SOURCES]
 
 @task_group(group_id="sync_lane")
 def sync_lane(lane: dict[str, object]) -> None:
-    """One worker of one source."""
+    """One lane: one worker of one source."""
     SyncItemsOperator(
         task_id="sync_items",
         lane=lane,

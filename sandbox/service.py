@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -96,7 +96,11 @@ def vendor_route(
     """A route whose calls are delayed, spoiled and counted as the state says."""
 
     async def serve(request: Request) -> Response:
-        call = Call(request, state, vendor, endpoint, await request.body())
+        try:
+            body = await request.body()
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody is left to read it
+        call = Call(request, state, vendor, endpoint, body)
         call.account = vendor.account_of(call)
         call.faults = state.faults.pick(vendor.name, request.method, request.url.path, call.account)
         if state.latency:

@@ -15,7 +15,7 @@ from stack import private_files, report
 from stack.airflow_api import FINISHED, AirflowApi
 from stack.local import LocalStack
 from stack.memory import PeakMemory
-from stack.parts import PARTS, Ground, PartResult
+from stack.parts import PARTS, Ground, Part, PartResult
 from stack.processes import ServiceError
 
 PARSE_SECONDS = 180.0
@@ -99,8 +99,7 @@ class _Demo:
         self._api = api
         self._warehouse = warehouse
         self._states: dict[tuple[str, str], str] = {}
-        # The parts need the vendors' ground truth, which only the sandbox tells.
-        self._parts = PARTS if stack.plan.sandboxed else ()
+        self._parts: tuple[Part, ...] = ()
         # Runs that the scheduler made while the stack was starting belong to the demo.
         self.since = stack.started_at
         self._ground = Ground(
@@ -116,6 +115,8 @@ class _Demo:
         dags = self._wait_for_dags()
         dag_ids = sorted(dags)
         self._stack.say(f"{len(dag_ids)} DAGs: {', '.join(dag_ids)}")
+        # The parts need the vendors' ground truth, which only the sandbox tells.
+        self._parts = tuple(part for part in PARTS if part.dag_id in dags and self._stack.plan.sandboxed)
         for part in self._parts:
             part.prepare(self._ground)
         for dag_id in dag_ids:
@@ -168,7 +169,7 @@ class _Demo:
     def _start_the_idle(self, dags: Mapping[str, Mapping[str, Any]]) -> None:
         """Trigger the DAGs of which the scheduler starts no run by itself now."""
         now = dt.datetime.now(dt.UTC)
-        conf = {dag_id: params for part in self._parts for dag_id, params in part.runs.items()}
+        conf = {part.dag_id: part.params for part in self._parts if part.params is not None}
         begun = {run["dag_id"] for run in self._api.dag_runs(since=self.since)}
         for dag_id, dag in sorted(dags.items()):
             due = dag.get("next_dagrun_run_after") if dag_id not in conf else None

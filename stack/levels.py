@@ -1,6 +1,6 @@
 """`make test` and its parts: one process per level, its time, and a table at the end.
 
-python -m stack.levels [lint | browser | compose | contracts | unit | ...]    default: lint and all tests
+python -m stack.levels [lint | browser | compose | contracts | unit | properties | ...]    default: lint and all tests
 """
 
 from __future__ import annotations
@@ -33,8 +33,12 @@ def _program(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
-def _pytest(*folders: str) -> tuple[Command, ...]:
-    return ((sys.executable, "-m", "pytest", "-q", *folders),)
+def _pytest(*arguments: str) -> tuple[Command, ...]:
+    return ((sys.executable, "-m", "pytest", "-q", *arguments),)
+
+
+# Unit tests use no plugin, and importing these takes as long as a good part of the tests.
+_BARE = ("-p", "no:hypothesispytest", "-p", "no:anyio")
 
 
 LINT = Level(
@@ -48,7 +52,8 @@ LINT = Level(
     ),
 )
 TESTS = (
-    Level("unit", _pytest("tests/unit")),
+    Level("unit", _pytest(*_BARE, "tests/unit")),
+    Level("properties", _pytest("tests/properties")),
     Level("simulated, contract", _pytest("tests/simulated", "tests/contract")),
     Level("db, sql", _pytest("tests/db", "tests/sql")),
     Level("dags", _pytest("tests/dags")),

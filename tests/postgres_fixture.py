@@ -1,5 +1,7 @@
 """One throw-away Postgres per pytest session, and a fresh migrated database per test.
 
+Every folder's tests load this file: what only a database needs is imported by the fixtures that open one.
+
 The server runs without fsync in a temporary folder. A test's database is a copy of a migrated template and costs some
 ten milliseconds. `PENSTOCK_POSTGRES_BIN` runs the same tests on another version of Postgres.
 """
@@ -12,13 +14,15 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 
-from penstock.warehouse.migrations import migrate
-from penstock.warehouse.session import Warehouse
-from stack.postgres import EmbeddedPostgres
+if TYPE_CHECKING:
+    import psycopg
+
+    from penstock.warehouse.session import Warehouse
+    from stack.postgres import EmbeddedPostgres
 
 TEMPLATE = "penstock_template"
 ROOM_IN_MEMORY = 4 * 2**30
@@ -34,6 +38,8 @@ def _base_folder() -> Path:
 
 def _remove_left_overs(base: Path) -> None:
     """Stop and delete the servers of sessions that were killed before they could do so."""
+    from stack.postgres import EmbeddedPostgres
+
     for folder in base.glob("penstock-tests-*"):
         owner = folder.name.removeprefix("penstock-tests-").split("-")[0]
         if owner.isdigit() and not Path(f"/proc/{owner}").exists() and folder.stat().st_uid == os.geteuid():
@@ -53,6 +59,8 @@ def open_folder() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[EmbeddedPostgres]:
     """A running server, for tests that need several databases or want to stop it."""
+    from stack.postgres import EmbeddedPostgres
+
     base = _base_folder()
     if Path("/proc/self").exists():
         _remove_left_overs(base)
@@ -68,6 +76,8 @@ def postgres_server() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture(scope="session")
 def _migrated_template(postgres_server: EmbeddedPostgres) -> str:
+    from penstock.warehouse.migrations import migrate
+
     migrate(postgres_server.create_database(TEMPLATE))
     return TEMPLATE
 
@@ -91,6 +101,8 @@ def fresh_database(postgres_server: EmbeddedPostgres, _migrated_template: str) -
 @pytest.fixture
 def warehouse(fresh_database: str) -> Iterator[Warehouse]:
     """A `Warehouse` on a fresh database."""
+    from penstock.warehouse.session import Warehouse
+
     with Warehouse(fresh_database, application_name="penstock-test", patience=5) as opened:
         yield opened
 
@@ -98,6 +110,8 @@ def warehouse(fresh_database: str) -> Iterator[Warehouse]:
 @pytest.fixture
 def connect(fresh_database: str) -> Iterator[Callable[[], psycopg.Connection[tuple[object, ...]]]]:
     """Opens further autocommit connections to the test's database and closes them at the end."""
+    import psycopg
+
     opened: list[psycopg.Connection[tuple[object, ...]]] = []
 
     def open_one() -> psycopg.Connection[tuple[object, ...]]:

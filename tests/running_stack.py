@@ -17,19 +17,24 @@ START_SECONDS = 240
 Found = TypeVar("Found")
 
 
-def environment(home: Path) -> dict[str, str]:
-    """Without the machine's own settings and without .env: every vendor is played by the sandbox."""
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """Without the machine's own settings and without .env: every vendor is played by the sandbox.
+
+    more: variables besides.
+    """
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     path = os.pathsep.join([str(PROJECT / "plugins"), str(PROJECT)])
-    return {**kept, "PENSTOCK_HOME": str(home), "PYTHONPATH": path, "PENSTOCK_DOTENV": os.devnull}
+    return {**kept, "PENSTOCK_HOME": str(home), "PYTHONPATH": path, "PENSTOCK_DOTENV": os.devnull, **more}
 
 
-def start_up(home: Path) -> tuple[subprocess.Popen[bytes], Path]:
+def start_up(home: Path, **more: str) -> tuple[subprocess.Popen[bytes], Path]:
     """The process of `up` in this folder, and the file that it writes into."""
     log = home / "up.log"
     with log.open("w") as output:
         command = [sys.executable, "-m", "stack", "up"]
-        process = subprocess.Popen(command, env=environment(home), cwd=PROJECT, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, env=environment(home, **more), cwd=PROJECT, stdout=output, stderr=subprocess.STDOUT
+        )
     return process, log
 
 

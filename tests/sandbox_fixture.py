@@ -1,7 +1,7 @@
 """The vendor sandbox, running in a thread of the test process on a free port; reset before every test.
 
 `sandbox` runs without faults and on a fixed day, so that numbers in tests hold for ever: a test moves the clock or
-sets faults as it needs.
+sets faults as it needs. Every folder's tests load this file: the server is imported by the fixture that starts it.
 """
 
 from __future__ import annotations
@@ -11,16 +11,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import requests
 
-from sandbox.__main__ import create_server, listen
-from sandbox.clock import Clock
-from sandbox.faults import parse
-from sandbox.shops import VendorAccount
-from sandbox.state import State
+if TYPE_CHECKING:
+    from sandbox.shops import VendorAccount
+    from sandbox.state import State
 
 NOW = dt.datetime(2026, 11, 18, 20, 30, tzinfo=dt.UTC)
 """The tests' present: a Wednesday evening in Zurich, the same noon in Los Angeles, Thursday morning in Kiritimati."""
@@ -59,6 +56,8 @@ class Sandbox:
 
     def faults(self, *rules: Mapping[str, Any]) -> None:
         """Let these rules be in force; none at all without arguments."""
+        from sandbox.faults import parse
+
         self.state.faults.set(parse(rules))
 
     def now(self, now: dt.datetime) -> None:
@@ -70,6 +69,8 @@ class Sandbox:
 
     def get(self, door: str, **query: str) -> Any:
         """The JSON of a control door: health, accounts, truth, calls, slack/messages."""
+        import requests
+
         answer = requests.get(f"{self.url}/sandbox/{door}", params=query, timeout=10)
         answer.raise_for_status()
         return answer.json()
@@ -97,6 +98,10 @@ class Sandbox:
 @pytest.fixture(scope="session")
 def running_sandbox() -> Iterator[Sandbox]:
     """The session's one server."""
+    from sandbox.__main__ import create_server, listen
+    from sandbox.clock import Clock
+    from sandbox.state import State
+
     state = State.create(clock=Clock(NOW), bench_events=BENCH_EVENTS)
     listener = listen("127.0.0.1", 0)
     server = create_server(state, "critical")

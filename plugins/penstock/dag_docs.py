@@ -13,6 +13,8 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[2]
 DAGS_FOLDER = PROJECT / "dags"
 PAGE = PROJECT / "docs" / "DAGS.md"
+LANE = "One lane: one "
+"""How the docstring of every mapped group begins; what follows is one of the things that it is mapped over."""
 
 _HEAD = """# DAGs
 
@@ -84,14 +86,19 @@ def _section(dag: Any) -> str:
     ]
     for task in dag.topological_sort():
         after = ", ".join(f"`{task_id}`" for task_id in sorted(task.upstream_task_ids)) or "-"
-        mapped = " (per account)" if task.get_closest_mapped_task_group() else ""
-        lines.append(f"| `{task.task_id}`{mapped} | `{task.pool}` | {after} | {_first_line(type(task))} |")
+        lines.append(f"| `{task.task_id}`{_lane(task)} | `{task.pool}` | {after} | {_first_line(type(task))} |")
     if len(dag.params):
         lines += ["", "| param | type | default | what it says |", "|---|---|---|---|"]
     for name in dag.params:
         param = dag.params.get_param(name)
         lines.append(f"| `{name}` | {_type(param.schema)} | {_default(param.value)} | {param.description} |")
     return "\n".join(lines) + "\n"
+
+
+def _lane(task: Any) -> str:
+    """What the task is mapped over, as the docstring of its group says: "One lane: one claimed connection."."""
+    group = task.get_closest_mapped_task_group()
+    return f" (per {group.tooltip.strip().removeprefix(LANE).rstrip('.')})" if group else ""
 
 
 def _first_line(operator: type) -> str:

@@ -81,7 +81,8 @@ class AppSync:
     """`app_sync`: every app of the sandbox's store, for both sources."""
 
     name = "app_sync"
-    runs: Mapping[str, Mapping[str, Any]] = {"app_sync": {"refresh_priorities": "ALWAYS"}}
+    dag_id = "app_sync"
+    params: Mapping[str, Any] | None = {"refresh_priorities": "ALWAYS"}
 
     def prepare(self, ground: Ground) -> None:
         """The store allows more than in public; the apps are known by their ids alone."""

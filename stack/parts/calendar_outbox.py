@@ -80,10 +80,8 @@ class CalendarOutbox:
     """`stack.parts.Part` of the calendar outbox."""
 
     name = "calendar_outbox"
-
-    @property
-    def runs(self) -> Mapping[str, Mapping[str, Any]]:
-        return {}
+    dag_id = "calendar_outbox"
+    params: Mapping[str, Any] | None = None
 
     def prepare(self, ground: Ground) -> None:
         """Items in every state that the old worker knew, a rebuild, and a refresh token in plain text."""

@@ -100,7 +100,8 @@ class MetricsSync:
     """Requests with one ad, with several, and with one that no account has."""
 
     name = "metrics_sync"
-    runs: Mapping[str, Mapping[str, Any]] = {}
+    dag_id = "metrics_sync"
+    params: Mapping[str, Any] | None = None
 
     def prepare(self, ground: Ground) -> None:
         accounts = sandbox_accounts(ground)

@@ -42,7 +42,8 @@ class Nivoda:
     """Both feeds in a full run each; a demo on the data of another one shows that nothing is written again."""
 
     name = "diamonds"
-    runs: Mapping[str, Mapping[str, Any]] = {DAG_ID: {"run_type": "full"}}
+    dag_id = DAG_ID
+    params: Mapping[str, Any] | None = {"run_type": "full"}
 
     def prepare(self, ground: Ground) -> None:
         """Nobody writes anything into this concern but its DAG."""

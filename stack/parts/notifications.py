@@ -103,7 +103,8 @@ class Notifications:
     """Every row is seen once in its place, or has ended with its reason."""
 
     name = "notifications"
-    runs: Mapping[str, Mapping[str, Any]] = {}
+    dag_id = "notification_drain"
+    params: Mapping[str, Any] | None = None
 
     def prepare(self, ground: Ground) -> None:
         with psycopg.connect(ground.warehouse_dsn, autocommit=True) as connection, connection.transaction():

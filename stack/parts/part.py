@@ -39,8 +39,13 @@ class Part(Protocol):
     def name(self) -> str: ...
 
     @property
-    def runs(self) -> Mapping[str, Mapping[str, Any]]:
-        """DAG id -> the params that its run is triggered with, for DAGs that need others than their form's defaults."""
+    def dag_id(self) -> str:
+        """The DAG that does the concern's work; where it is not deployed, the part is left out."""
+        ...
+
+    @property
+    def params(self) -> Mapping[str, Any] | None:
+        """What its run of the demo is triggered with; None: as the scheduler starts it, or with the form's defaults."""
         ...
 
     def prepare(self, ground: Ground) -> None:

@@ -94,7 +94,8 @@ class Retention:
     """Triggered by hand and meant: a dry run would change nothing."""
 
     name = "retention"
-    runs: Mapping[str, Mapping[str, Any]] = {"retention": {"dry_run": False}}
+    dag_id = "retention"
+    params: Mapping[str, Any] | None = {"dry_run": False}
 
     def prepare(self, ground: Ground) -> None:
         with psycopg.connect(ground.warehouse_dsn, autocommit=True) as connection:

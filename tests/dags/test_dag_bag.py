@@ -200,8 +200,10 @@ def test_every_pool_is_in_the_settings_file(dag: Any) -> None:
 def test_mapping_goes_by_whole_groups_and_every_lane_has_a_label(dag: Any) -> None:
     assert [task.task_id for task in dag.tasks if isinstance(task, MappedOperator)] == []
     for task in dag.tasks:
-        if task.get_closest_mapped_task_group() is not None:
+        group = task.get_closest_mapped_task_group()
+        if group is not None:
             assert task.map_index_template == "{{ label }}"
+            assert group.tooltip.startswith(dag_docs.LANE), "docs/DAGS.md says what each lane is one of"
 
 
 def test_tasks_and_edges_are_as_drawn(dag: Any) -> None:

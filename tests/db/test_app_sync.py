@@ -170,6 +170,22 @@ def test_a_record_that_the_database_refuses_fails_alone(store: Store) -> None:
     assert store.status(POISON_APPID)["last_error_message"].startswith("SCHEMA_MISMATCH: app 1210")
 
 
+def test_a_kind_that_the_old_enum_does_not_know_changes_nothing_again_and_again(store: Store) -> None:
+    def fetch(send: Send, key: int) -> Record | None:
+        return {"name": "Comic", "type": "comic", "is_free": True, "is_released": True, "has_workshop": False,
+                "has_developer_info": True}  # fmt: skip
+
+    source = KeyedSource("storefront", "steam", fetch)
+    store.rows("update public.apps set type = 'game' returning 1")
+    assert store.sync(source).created == 300
+    store.rows("update public.sync_status set last_storefront_sync = null returning 1")
+    store.rows("update penstock.app_sync_states set last_synced_at = null returning 1")
+    first = store.rows("select min(updated_at), max(updated_at), min(type::text) from public.apps")
+    assert first[0][2] == "game"
+    assert store.sync(source).succeeded == 300
+    assert store.rows("select min(updated_at), max(updated_at), min(type::text) from public.apps") == first
+
+
 def test_a_defect_in_a_source_fails_the_items_that_meet_it_alone(store: Store) -> None:
     def fetch(send: Send, key: int) -> Record | None:
         return numbered(1 // (key - POISON_APPID))

@@ -131,6 +131,18 @@ def test_success_sets_the_times_and_encrypts_what_was_stored_plain(stage: Metric
     assert stage.fetch("select time_zone, currency from platform_connections") == [("Europe/Zurich", "CHF")]
 
 
+def test_what_the_old_worker_kept_beside_the_token_stops_nobody(stage: MetricsStage, meta: str) -> None:
+    more = '{"expires_in": 5183944, "refresh_token": null, "granted": {"scopes": ["ads_read"]}}'
+    stage.execute("update platform_connections set credentials = credentials || %(more)s::jsonb", more=more)
+    assert [outcome.status for outcome in stage.sync()] == ["success"]
+    ((stored,),) = stage.fetch("select credentials from platform_connections")
+    assert {"access_token", "expires_in", "granted"} <= stored.keys()
+    assert "refresh_token" not in stored
+    assert {value[:3] for value in stored.values()} == {"v1:"}
+    stage.make_due()
+    assert [outcome.status for outcome in stage.sync()] == ["success"]
+
+
 def test_a_credential_under_a_lost_key_stops_that_connection_only(stage: MetricsStage, meta: str) -> None:
     lost = "v1:lost:AAAAAAAAAAAAAAAA:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
     other = stage.accounts("META")[1]

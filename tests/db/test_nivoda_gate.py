@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from penstock.core.errors import error
@@ -82,6 +85,32 @@ def test_a_retry_reads_the_failed_partitions_only_and_then_the_watermark_moves(d
     assert diamonds.active_ids() == set(diamonds.truth(ids="1")["ids"])
     attempts = diamonds.fetch("select attempts from penstock.nivoda_partitions order by position")
     assert [row[0] for row in attempts] == [1] * 10
+
+
+def test_a_retry_that_is_at_work_when_the_gate_looks_again_is_left_alone(diamonds: Diamonds) -> None:
+    planned = diamonds.plan(partitions=PARTITIONS)
+    run_id = str(planned.run_id)
+    diamonds.ingest(planned, only=lambda partition_id: number(partition_id) <= 9)
+    assert jobs.judge_partitions(diamonds.context, run_id).decision == "consolidate_partial"
+    looks = []
+
+    def looked_at(client: Any) -> Any:
+        page = client.page
+
+        def while_the_gate_looks(*arguments: Any) -> Any:
+            if not looks:
+                looks.append(jobs.judge_partitions(diamonds.context, run_id, is_second_look=True))
+            return page(*arguments)
+
+        client.page = while_the_gate_looks
+        return client
+
+    retry = replace(diamonds, wrap=looked_at)
+    ended = retry.ingest(planned, only=lambda partition_id: number(partition_id) == 10)
+    assert ended["partition-10"]["status"] == "completed"
+    assert [(gate.completed, gate.failed) for gate in looks] == [(9, 0)]
+    assert diamonds.value("select count(*) from penstock.ingest_debt") == 0
+    assert diamonds.finish(run_id)["status"] == "completed"
 
 
 def test_a_complete_full_run_pays_the_debts_of_a_partial_one(diamonds: Diamonds) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from penstock.jobs import nivoda_ingestion as jobs
+from penstock.sources.nivoda import Page
 from penstock.warehouse.session import Warehouse
 from tests.diamonds import Diamonds
 from tests.nivoda_bench import post, switch
@@ -85,11 +88,73 @@ def test_ties_in_an_order_that_changes_are_detected_and_repaired_by_another_pass
     assert raw_ids(diamonds) == set(diamonds.truth(ids="1")["ids"])
 
 
-def test_short_pages_in_mid_stream_lose_nothing_unnoticed(diamonds: Diamonds) -> None:
-    switch(diamonds.sandbox, short_pages=5)
+@pytest.mark.parametrize("every", [1, 5])
+def test_short_pages_in_mid_stream_lose_nothing(diamonds: Diamonds, every: int) -> None:
+    switch(diamonds.sandbox, short_pages=every)
     summary = diamonds.run(partitions=2)
-    missing = set(diamonds.truth(ids="1")["ids"]) - raw_ids(diamonds)
-    assert (len(missing) > 0) == (summary["surely_missed"] > 0) == bool(summary["incomplete"])
+    assert (summary["surely_missed"], summary["passes"], summary["incomplete"]) == (0, 1, [])
+    assert diamonds.active_ids() == set(diamonds.truth(ids="1")["ids"])
+
+
+def test_short_pages_of_a_moving_market_hide_no_stone_that_stayed(diamonds: Diamonds) -> None:
+    switch(diamonds.sandbox, short_pages=2)
+    planned = diamonds.plan(partitions=2)
+    listed = set(diamonds.truth(ids="1")["ids"])
+    begun = diamonds.value("select updated_to from penstock.nivoda_plans")
+    switch(diamonds.sandbox, seconds_per_request=300, sold=0.05, repriced=0.1)
+    diamonds.ingest(planned)
+    switch(diamonds.sandbox, seconds_per_request=0, sold=0, repriced=0)
+    assert diamonds.finish(str(planned.run_id))["surely_missed"] == 0
+    touched = set(diamonds.truth(since=begun.isoformat())["touched_ids"])
+    assert len(touched) > 20
+    assert listed - touched - raw_ids(diamonds) == set()
+
+
+def changed_pages(change: Callable[[int, int, Page], Page]) -> Callable[[Any], Any]:
+    """Clients whose pages are changed: given their number, their offset and what they hold."""
+
+    def wrap(client: Any) -> Any:
+        page, numbers = client.page, itertools.count()
+
+        def lying(query: Any, offset: int, *rest: Any, **options: Any) -> Page:
+            return change(next(numbers), offset, page(query, offset, *rest, **options))
+
+        client.page = lying
+        return client
+
+    return wrap
+
+
+@pytest.mark.parametrize("length", [1, 20, 34])
+def test_a_vendor_whose_pages_are_smaller_than_asked_for_costs_requests_but_no_stones(
+    diamonds: Diamonds, length: int
+) -> None:
+    def cut(_: int, __: int, page: Page) -> Page:
+        return replace(page, items=page.items[:length])
+
+    summary = replace(diamonds, wrap=changed_pages(cut)).run(partitions=1)
+    assert (summary["status"], summary["surely_missed"], summary["passes"]) == ("completed", 0, 1)
+    assert diamonds.active_ids() == set(diamonds.truth(ids="1")["ids"])
+    assert summary["requests"] < 20 + 2 * 500 / length
+
+
+def test_an_empty_page_in_mid_stream_loses_nothing(diamonds: Diamonds) -> None:
+    def emptied(number: int, _: int, page: Page) -> Page:
+        return replace(page, items=[]) if number in (3, 6) else page
+
+    summary = replace(diamonds, wrap=changed_pages(emptied)).run(partitions=1)
+    assert (summary["surely_missed"], summary["passes"]) == (0, 1)
+    assert diamonds.active_ids() == set(diamonds.truth(ids="1")["ids"])
+
+
+def test_counts_that_promise_more_than_the_pages_hold_end_incomplete_and_delete_nothing(diamonds: Diamonds) -> None:
+    def promising(_: int, __: int, page: Page) -> Page:
+        return page if page.count is None else replace(page, count=page.count + 120)
+
+    summary = replace(diamonds, wrap=changed_pages(promising)).run(partitions=1)
+    assert summary["incomplete"] == ["partition-1"]
+    assert summary["vanished"] == {"skipped": "some partitions failed or are incomplete"}
+    assert diamonds.active_ids() == set(diamonds.truth(ids="1")["ids"])
 
 
 def test_items_that_hold_no_stone_are_rejected_and_their_stones_stay(diamonds: Diamonds) -> None:
@@ -110,6 +175,16 @@ def test_too_many_items_without_a_stone_fail_the_partition(diamonds: Diamonds) -
     assert {row[0] for row in diamonds.fetch("select error ->> 'code' from penstock.nivoda_partitions")} == {
         "NIVODA_UNREADABLE_ITEMS"
     }
+
+
+def test_a_partition_with_unreadable_items_is_read_again_when_it_is_retried(diamonds: Diamonds) -> None:
+    switch(diamonds.sandbox, bad_colors=0.2)
+    failed = diamonds.run(partitions=2)
+    switch(diamonds.sandbox, bad_colors=0)
+    diamonds.ingest(diamonds.plan(retry_run_id=failed["run_id"]))
+    summary = diamonds.finish(failed["run_id"])
+    assert (summary["status"], summary["rejected"]) == ("completed", 0)
+    assert diamonds.active_ids() == set(diamonds.truth(ids="1")["ids"])
 
 
 def test_tokens_that_end_and_a_storm_of_refusals_change_nothing(diamonds: Diamonds) -> None:
@@ -147,6 +222,15 @@ def test_an_incremental_run_that_finds_nothing_is_complete(diamonds: Diamonds) -
     summary = diamonds.run(run_type="incremental")
     assert (summary["status"], summary["partitions"], summary["decision"]) == ("completed", 0, "nothing")
     assert diamonds.watermark > first
+
+
+def test_a_watermark_that_a_killed_task_has_moved_is_told_as_moved_by_the_next_try(diamonds: Diamonds) -> None:
+    run_id = diamonds.run(partitions=2)["run_id"]
+    moved = diamonds.watermark
+    again = jobs.move_watermark(diamonds.context, run_id)
+    assert again["is_moved"]
+    assert again["watermark"].startswith("moved to")
+    assert diamonds.watermark == moved
 
 
 def test_a_run_over_a_price_range_moves_nothing_and_deletes_nothing(diamonds: Diamonds) -> None:
@@ -204,9 +288,56 @@ def test_a_stone_that_is_for_sale_by_a_look_up_goes_only_when_missing_in_two_ful
     first = market.diamonds.with_settings(look_ups=500).run(partitions=2, run_type="full")
     assert first["vanished"]["looked_up"] > 0
     assert list(market.deleted()) == []
-    for _ in range(2):
-        last = market.diamonds.run(partitions=2, run_type="full")
+    last = market.diamonds.with_settings(look_ups=500).run(partitions=2, run_type="full")
     assert last["vanished"]["deleted"] == first["vanished"]["looked_up"]
+
+
+def test_a_look_up_whose_items_cannot_be_read_deletes_nothing(diamonds: Diamonds) -> None:
+    def spoiled(client: Any) -> Any:
+        page = client.page
+
+        def bad(query: Any, *rest: Any, **options: Any) -> Page:
+            found = page(query, *rest, **options)
+            if "certificate_numbers" not in query:
+                return found
+            return replace(found, items=found.items[1:], bad=[(0, "Enum cannot represent value")])
+
+        client.page = bad
+        return client
+
+    diamonds.run(partitions=2)
+    everything = diamonds.active_ids()
+    Vanishing(diamonds).take_away(0.02, in_lookups=False)
+    summary = replace(diamonds, wrap=spoiled).run(partitions=2, run_type="full")
+    assert summary["vanished"]["looked_up"] > 0
+    assert diamonds.active_ids() == everything
+
+
+def test_stones_that_the_price_filter_hides_are_not_taken_for_vanished(diamonds: Diamonds) -> None:
+    blind = diamonds.with_settings(look_ups=0)
+    blind.run()  # in one piece, without a price filter
+    everything = blind.active_ids()
+    switch(diamonds.sandbox, unpriced=0.002)
+    for _ in range(3):
+        summary = blind.run(partitions=3, run_type="full")
+        assert 0.995 <= summary["coverage"] < 1
+    assert summary["vanished"]["candidates"] > 0
+    assert blind.active_ids() == everything
+
+
+def test_a_run_that_missed_stones_is_no_proof_that_they_are_gone(diamonds: Diamonds) -> None:
+    blind = diamonds.with_settings(look_ups=0)
+    blind.run(partitions=2)
+    everything = blind.active_ids()
+    Vanishing(blind).take_away(0.02)
+    incomplete = blind.run(partitions=2, run_type="full")["run_id"]
+    blind.fetch(
+        "update penstock.nivoda_partitions set status = 'INCOMPLETE' where run_id = %(r)s returning 1", r=incomplete
+    )
+    blind.run(partitions=2, run_type="full")
+    assert blind.active_ids() == everything
+    blind.run(partitions=2, run_type="full")
+    assert blind.active_ids() == set(diamonds.truth(ids="1")["ids"])
 
 
 def test_a_feed_that_suddenly_returns_half_its_stones_deletes_nothing(diamonds: Diamonds) -> None:

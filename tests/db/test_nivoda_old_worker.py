@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,16 @@ def test_an_unreadable_stone_is_rejected_and_the_others_arrive(
     assert rows == [("bad", code)]
     put(diamonds, "bad")
     assert consolidate(diamonds)["errors"] == 0
+
+
+def test_an_absurd_price_stops_neither_the_consolidation_nor_the_next_plan(diamonds: Diamonds) -> None:
+    diamonds.fetch("delete from raw_diamonds_nivoda returning 1")
+    put(diamonds, "absurd", price=900_000_000_000)
+    put(diamonds, "good")
+    marked_up = consolidate(diamonds.with_settings(markup=Decimal(2)))
+    assert (marked_up["written"], marked_up["errors"]) == (1, 1)
+    assert consolidate(diamonds)["written"] == 1  # the columns hold the price without the markup
+    assert diamonds.plan(run_type="full", partitions=1).lanes != []
 
 
 @pytest.mark.parametrize("is_kept", [True, False])

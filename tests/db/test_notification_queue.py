@@ -374,6 +374,8 @@ def test_eight_claimers_never_get_the_same_row(scene: Scene, fresh_database: str
         thread.start()
     for thread in threads:
         thread.join()
+    # Claimers that look at the same moment pass over what the other looks at: all may leave with rows still there.
+    work("last")
     assert len(got) == len(set(got)) == 200
     assert scene.states() == {"sent": 200}
 

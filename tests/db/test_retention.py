@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import datetime as dt
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -112,6 +113,42 @@ def test_a_run_that_fails_leaves_no_stamp_and_says_why(warehouse: Warehouse) -> 
     assert fetch(warehouse, "select status, error ->> 'code', rows_archived from penstock.retention_runs") == [
         ("FAILED", "DB_WRITE_ERROR", 0)
     ]
+
+
+def test_a_purge_that_fails_is_not_stamped_and_the_archiving_before_it_is(warehouse: Warehouse) -> None:
+    """The old worker stamped both, whatever became of them."""
+    fill_activity(warehouse, {400: 5})
+    fetch(
+        warehouse,
+        "create function refuse() returns trigger language plpgsql as "
+        "$$ begin raise 'no' using errcode = 'check_violation'; end $$",
+    )
+    fetch(
+        warehouse,
+        "create trigger refuse before delete on archived_activity_log for each row execute function refuse()",
+    )
+    with pytest.raises(psycopg.errors.CheckViolation):
+        enforce(warehouse, ACTIVITY)
+    assert counts(warehouse) == (0, 5)
+    stamps = "select last_archived_at is not null, last_purged_at from retention_policies where entity_type = %s"
+    assert fetch(warehouse, stamps, "activity_log") == [(True, None)]
+
+
+def test_somebody_who_edits_a_policy_holds_up_no_batch(warehouse: Warehouse, connect: Connect) -> None:
+    """A batch that waited for the policy would hold its rows locked for as long."""
+    fill_activity(warehouse, {100: 30})
+    with connect() as person, person.transaction():
+        person.execute("update retention_policies set updated_at = now() where entity_type = 'activity_log'")
+        order = Order("test", "trigger:test", is_dry_run=False)
+        run = threading.Thread(target=lambda: retention.enforce(warehouse, order, ACTIVITY, sleep=no_sleep))
+        run.start()
+        deadline = time.monotonic() + 30
+        while counts(warehouse) != (0, 30):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    run.join(30)
+    stamp = "select last_archived_at is not null from retention_policies where entity_type = 'activity_log'"
+    assert fetch(warehouse, stamp) == [(True,)]
 
 
 def test_a_dry_run_counts_and_changes_nothing(warehouse: Warehouse) -> None:
@@ -264,8 +301,8 @@ def test_rows_that_others_hold_locked_wait_for_the_next_run(warehouse: Warehouse
         assert (result["rows_archived"], result["rows_left"], result["status"]) == (26, 4, "SUCCEEDED")
         noted = retention.report(warehouse, "test")[0]
         assert noted["findings"][0]["check_code"] == "RETENTION_ROWS_LOCKED"
-        stamp = "select last_archived_at from retention_policies where entity_type = 'activity_log'"
-        assert fetch(warehouse, stamp) == [(None,)]
+        stamp = "select last_archived_at is not null from retention_policies where entity_type = 'activity_log'"
+        assert fetch(warehouse, stamp) == [(True,)], "rows were archived, though not all"
     assert enforce(warehouse, ACTIVITY)["rows_left"] == 0
     assert counts(warehouse) == (0, 30)
 

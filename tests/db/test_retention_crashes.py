@@ -53,6 +53,8 @@ def test_killed_again_and_again_it_loses_no_row_and_doubles_none(warehouse: Ware
         assert fetch(warehouse, both) == [(0,)]
         booked = fetch(warehouse, "select coalesce(sum(rows_archived), 0) from penstock.retention_runs")
         assert booked == [(archived,)], "the count is written with the move"
+        stamped = "select last_archived_at is not null from retention_policies where entity_type = 'activity_log'"
+        assert fetch(warehouse, stamped) == [(archived > 0,)], "and so is the policy's stamp"
         seen.append(archived)
     assert worker.exitcode == 0
     assert counts(warehouse) == (NEW, ROWS)

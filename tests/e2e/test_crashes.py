@@ -51,7 +51,7 @@ def test_a_killed_extract_goes_on_at_the_last_saved_page(play: Callable[[Scene],
     lane = stage.claim()
     kills = 2
     for _ in range(kills):
-        assert stage.kill_after(lane, rng.randint(5, 5 + stage.expected_calls // 4))
+        assert stage.kill_after(lane, rng.randint(8, 8 + stage.expected_calls // 4))
         row = stage.pipeline.fetch("select status from core_warehouse.etl_runs")
         assert row == [("IN_PROGRESS",)]
     saved, finished = stage.saved_pages(), stage.finished_slices()

@@ -25,6 +25,9 @@ from stack.postgres import EmbeddedPostgres
 from tests.running_stack import START_SECONDS, environment, start_up, wait_for
 
 DEMO_SECONDS = 540
+DAG_FILES = ("platform_etl.py", "warehouse_migrate.py", "retention.py")
+"""With lanes, on its own, with params of the demo's. The others have tests of their own."""
+
 COMMAND_SECONDS = 240
 
 
@@ -38,10 +41,19 @@ def home() -> Iterator[Home]:
     shutil.rmtree(folder)
 
 
+def some_dags(home: Home) -> str:
+    """A folder with the files of `DAG_FILES`."""
+    folder = home.root / "dags"
+    folder.mkdir(exist_ok=True)
+    for name in DAG_FILES:
+        shutil.copy(PROJECT / "dags" / name, folder / name)
+    return str(folder)
+
+
 def run(command: str, home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "stack", command, *arguments],
-        env=environment(home.root),
+        env=environment(home.root, PENSTOCK_DAGS_DIR=some_dags(home)),
         cwd=PROJECT,
         capture_output=True,
         text=True,
@@ -93,7 +105,7 @@ def test_the_demo_says_what_stands_in_and_shows_progress(first_demo: subprocess.
 def test_every_dag_ran(report: dict[str, Any]) -> None:
     assert {run["dag_id"] for run in report["dag_runs"]} >= {
         *("platform_etl__meta_ads", "platform_etl__ga4", "platform_etl__klaviyo"),
-        *("platform_etl_queue", "warehouse_migrate"),
+        *("platform_etl_queue", "warehouse_migrate", "retention"),
     }
     assert {run["state"] for run in report["dag_runs"]} == {"success"}
     assert all(run["seconds"] > 0 for run in report["dag_runs"])
@@ -138,7 +150,7 @@ def test_a_second_demo_loads_only_what_changed(
 @pytest.fixture(scope="module")
 def running(home: Home, second_demo: subprocess.CompletedProcess[str]) -> Iterator[subprocess.Popen[bytes]]:
     """`up` in the folder that the demos have left."""
-    process, log = start_up(home.root)
+    process, log = start_up(home.root, PENSTOCK_DAGS_DIR=some_dags(home))
     wait_for(process, log, lambda said: "Ctrl-C stops everything" in said)
     yield process
     if process.poll() is None:
@@ -178,7 +190,18 @@ def test_connections_are_tried_one_by_one(home: Home, running: subprocess.Popen[
     lines = tried.stdout.splitlines()
     assert sum(" ok " in line and line.startswith("account ") for line in lines) == 9
     assert {line.split()[1] for line in lines if line.startswith("connection ")} == {
-        *("warehouse", "vault", "meta_ads", "ga4", "klaviyo", "slack")
+        *(
+            "warehouse",
+            "vault",
+            "meta_ads",
+            "ga4",
+            "klaviyo",
+            "google_ads",
+            "google_calendar",
+            "nivoda",
+            "slack",
+            "steam",
+        )
     }
 
 

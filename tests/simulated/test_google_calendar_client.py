@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
+from google.auth.exceptions import RefreshError
 
 from penstock.clients.credentials import Credentials
 from penstock.clients.google_calendar import LIMITS, GoogleCalendarClient
-from penstock.core.calendar_calls import Call, Kind
+from penstock.clients.multipart import PartAnswer
+from penstock.core.calendar_calls import Call, Kind, Reply
 from penstock.core.errors import PenstockError
 from tests.client_doubles import Breaker, Limiter
 from tests.sandbox_fixture import Sandbox
@@ -96,6 +99,45 @@ def test_a_grant_that_is_gone_is_told_and_no_secret_with_it(
     assert "invalid_grant" in raised.value.message
     for secret in (*secrets, client._credentials.token, str(client._credentials.secret)):
         assert secret not in str(raised.value.as_json())
+
+
+def test_a_token_that_ends_within_a_batch_is_renewed_and_no_grant_is_blamed(
+    sandbox: Sandbox, client: GoogleCalendarClient, secrets: list[str]
+) -> None:
+    sandbox.faults({"vendor": "google_calendar", "path": "/events", "action": "expired_token", "after": 1, "times": 1})
+    replies = client.perform([insert("abc01"), insert("abc02")])
+    assert 401 not in [reply.status for reply in replies]
+    assert len(secrets) == 2
+
+
+def test_a_page_instead_of_a_token_does_not_end_a_grant(sandbox: Sandbox, client: GoogleCalendarClient) -> None:
+    sandbox.faults({"vendor": "*", "path": "/token", "action": "html"})
+    with pytest.raises(PenstockError) as raised:
+        client.perform([insert("abc01")])
+    assert (raised.value.code, raised.value.retryable) == ("CALENDAR_TRANSIENT", True)
+
+
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [
+        (("<html>502 Bad Gateway</html>",), "CALENDAR_TRANSIENT"),
+        (("{}", {"error": {"code": 403, "message": "blocked"}}), "CALENDAR_TRANSIENT"),
+        (("No access token in response.", {}), "CALENDAR_TRANSIENT"),
+        (("invalid_grant: gone", {"error": "invalid_grant"}), "OAUTH_INVALID"),
+        (("invalid_scope: no", {"error": "invalid_scope"}), "OAUTH_INVALID"),
+    ],
+)
+def test_a_gateway_before_the_token_endpoint_does_not_end_a_grant(
+    client: GoogleCalendarClient, told: tuple[Any, ...], code: str
+) -> None:
+    assert client._refresh_error(RefreshError(*told, retryable=False)).code == code
+
+
+def test_what_a_vendor_says_can_be_stored(client: GoogleCalendarClient) -> None:
+    body = json.dumps({"error": {"errors": [{"reason": "odd\x00"}], "message": "bad\x00 \ud800 title"}}).encode()
+    reply = client._reply(PartAnswer(400, {}, body))
+    assert (reply.reason, reply.message) == ("odd", "bad \ufffd title")
+    assert Reply(200, body={"etag": '"a\x00"'}).etag is None
 
 
 def test_a_wrong_client_is_a_setting_and_no_grant(sandbox: Sandbox, client: GoogleCalendarClient) -> None:

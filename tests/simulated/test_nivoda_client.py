@@ -374,9 +374,9 @@ def test_sold_stones_are_found_by_certificate_and_half_a_feed_can_be_taken_away(
     switch(bench.sandbox, sold=0.5)
     advance(bench.sandbox, 3600)
     numbers = sorted({each.certificate_number for each in stones})
-    looked_up = {
-        item["diamond"]["id"]: item["diamond"]["availability"] for item in bench.client.by_certificates(numbers)
-    }
+    answer = bench.client.by_certificates(numbers)
+    looked_up = {item["diamond"]["id"]: item["diamond"]["availability"] for item in answer.items}
+    assert answer.unclear == set()
     listed = set(truth(bench.sandbox, ids="1")["ids"])
     gone = {each.supplier_stone_id for each in stones} - listed
     assert {looked_up.get(each) for each in gone} == {"SOLD", None}
@@ -386,6 +386,16 @@ def test_sold_stones_are_found_by_certificate_and_half_a_feed_can_be_taken_away(
     assert before * 0.4 < bench.client.count(NATURAL) < before * 0.6
     post(bench.sandbox, "take_away", feed="natural", share=0)
     assert bench.client.count(NATURAL) == before
+
+
+def test_a_look_up_says_beside_which_certificates_an_item_cannot_be_read(bench: NivodaBench) -> None:
+    numbers = sorted({stone(item).certificate_number for item in bench.client.page(NATURAL, 0).items})
+    switch(bench.sandbox, bad_colors=0.1)
+    answer = bench.client.by_certificates(numbers)
+    assert len(answer.items) < len(numbers)
+    assert set() < answer.unclear <= set(numbers)
+    told = {item["diamond"]["certificate"]["certNumber"] for item in answer.items}
+    assert set(numbers) - told <= answer.unclear
 
 
 def test_the_present_of_the_sandbox_is_the_tests(sandbox: Sandbox) -> None:

@@ -21,7 +21,7 @@ CHANNEL = "C00ALERTS"
 
 @pytest.fixture
 def client(sandbox: Sandbox) -> SlackClient:
-    store_of(sandbox.state).switches.change({"channel_seconds": 0.001})
+    store_of(sandbox.state).switches.change({"channel_seconds": 1e-6})
     return SlackClient(Credentials(sandbox.slack_url, token(sandbox.state)))
 
 

@@ -32,6 +32,8 @@ def test_known_secrets_are_masked_however_they_are_quoted(text: str) -> None:
         ('{"access_token": "EAAabc123", "id": 1}', '"id": 1'),
         ("the key pk_1234567890abcdef was refused", "was refused"),
         ("xoxb-123456789012-abcdef failed", "failed"),
+        ("xapp-1-123456789012-abcdef failed", "failed"),
+        ("the grant 1//0a0AfH6SMBx-yz is gone", "is gone"),
         ('{"private_key": "-----BEGIN PRIVATE KEY-----xyz"}', "private_key"),
     ],
 )

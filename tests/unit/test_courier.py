@@ -246,3 +246,30 @@ def test_slack_s_own_trouble_opens_the_circuit_and_a_refusal_does_not() -> None:
     deliver(FakeSlack(post=[failure(Scope.CHANNEL)]), breaker)
     deliver(FakeSlack(post=[failure(Scope.RATE)]), breaker)
     assert breaker.failures == 2
+
+
+class ProbeBreaker(FakeBreaker):
+    """Half open: one worker may try, and nobody else until that one has told how it went."""
+
+    is_taken = False
+
+    def allow(self, key: str) -> bool:
+        was_taken, self.is_taken = self.is_taken, True
+        return not was_taken
+
+
+@pytest.mark.parametrize("destination", ["#alerts", "C00ALERTS"])
+def test_a_probe_that_looks_up_first_is_not_refused_by_itself(destination: str) -> None:
+    slack = FakeSlack(find=[failure(Scope.CHANNEL, "channel_not_found")])
+    outcome = deliver(slack, ProbeBreaker(), is_ambiguous=True, destination=destination)
+    assert (outcome.state, outcome.event) == ("sent", "resent")
+
+
+@pytest.mark.parametrize("string", ["not_in_channel", "invalid_blocks"])
+def test_a_second_post_looks_at_the_lease_again(string: str) -> None:
+    concerns = SCOPES[string]
+    slack, times = FakeSlack(post=[failure(concerns, string)]), iter([100.0, 130.0])
+    courier = Courier(slack, FakeBreaker(), random.Random(1), monotonic=lambda: next(times))
+    outcome = courier.deliver(dataclasses.replace(ITEM, deadline=120.0))
+    assert (outcome.state, outcome.event, outcome.given_back) == ("queued", "frozen", True)
+    assert len(slack.posts) == 1

@@ -28,10 +28,15 @@ with lane as (
     for no key update skip locked
 ),
 
+-- A binding where we know of no event is an old worker's: it made the event under an id of Google's. Not to know it
+-- would make a second event, and remove the binding.
 picked as (
-    select k.event_key
+    select k.event_key, b.google_event_id as bound_event_id, b.calendar_id as bound_calendar_id
     from penstock.calendar_keys as k
     inner join lane as n on k.workspace_id = n.workspace_id
+    left join public.calendar_event_bindings as b
+        on not k.is_created and k.workspace_id = b.workspace_id and k.source_type = b.source_type
+        and k.source_id = b.source_id and coalesce(k.calendar_id, b.calendar_id) = b.calendar_id
     where k.dirty_seq > k.done_seq and k.dead_reason is null and k.next_attempt_at <= now()
         and (k.leased_until is null or k.leased_until < now())
     order by k.next_attempt_at, k.dirty_seq
@@ -56,9 +61,11 @@ leased as (
         lease_epoch = k.lease_epoch + 1,
         -- Where an event is about to be made is written down first: should this worker die, its successor knows
         -- where to look.
-        calendar_id = coalesce(k.calendar_id, (
+        calendar_id = coalesce(k.calendar_id, p.bound_calendar_id, (
             select o.payload ->> 'calendarId' from public.sync_outbox as o where o.seq = k.dirty_seq
-        ))
+        )),
+        google_event_id = coalesce(p.bound_event_id, k.google_event_id),
+        is_created = k.is_created or p.bound_event_id is not null
     from picked as p
     where k.event_key = p.event_key
     returning k.*
@@ -295,12 +302,20 @@ set last_refreshed_at = clock_timestamp(), consecutive_failures = 0
 where id = %(connection_id)s;
 
 -- name: open_unkeyed
--- Rebuilds, and items whose payload names no source.
-select id::text, seq, workspace_id::text, operation::text, payload, attempts
-from public.sync_outbox
-where event_key is null and status in ('PENDING', 'PROCESSING', 'FAILED') and next_attempt_at <= now()
-    and (%(workspace_id)s::uuid is null or workspace_id = %(workspace_id)s)
-order by seq
+-- Rebuilds, and items whose payload names no source. Of each workspace's rebuilds the oldest alone, so that a hundred
+-- requests of a busy or paused one hold up nobody else's.
+select t.*
+from (
+    select distinct on (o.workspace_id, case when o.operation <> 'REBUILD_ALL' then o.id end)
+        o.id::text, o.seq, o.workspace_id::text, o.operation::text, o.payload, o.attempts
+    from public.sync_outbox as o
+    left join penstock.calendar_lanes as l on o.workspace_id = l.workspace_id
+    where o.event_key is null and o.status in ('PENDING', 'PROCESSING', 'FAILED') and o.next_attempt_at <= now()
+        and (%(workspace_id)s::uuid is null or o.workspace_id = %(workspace_id)s)
+        and (o.operation <> 'REBUILD_ALL' or l.paused_until is null or l.paused_until < now())
+    order by o.workspace_id, case when o.operation <> 'REBUILD_ALL' then o.id end, o.seq
+) as t
+order by t.seq
 limit 100;
 
 -- name: close_item
@@ -357,22 +372,25 @@ from penstock.calendar_keys
 where workspace_id = %(workspace_id)s;
 
 -- name: source_tasks
+-- Here and below: a time that no calendar has ('infinity' among them) is as good as none.
 select id::text, title, description, priority, is_blocking, due_at, status::text
 from public.tasks
-where workspace_id = %(workspace_id)s;
+where workspace_id = %(workspace_id)s and due_at >= '1970-01-02' and due_at < '9000-01-01';
 
 -- name: source_milestones
-select id::text, title, due_date, status::text from public.milestones where workspace_id = %(workspace_id)s;
+select id::text, title, due_date, status::text
+from public.milestones
+where workspace_id = %(workspace_id)s and due_date >= '1970-01-02' and due_date < '9000-01-01';
 
 -- name: source_gate_runs
 select id::text, gate::text, run_number, status::text, completed_at, decision::text
 from public.gate_runs
-where workspace_id = %(workspace_id)s;
+where workspace_id = %(workspace_id)s and completed_at >= '1970-01-02' and completed_at < '9000-01-01';
 
 -- name: source_project_reviews
 select id::text, title, first_review_at, duration_minutes, recurrence, status
 from public.project_reviews
-where workspace_id = %(workspace_id)s;
+where workspace_id = %(workspace_id)s and first_review_at >= '1970-01-02' and first_review_at < '9000-01-01';
 
 -- name: learn_from_calendar
 -- What a listing of the calendar showed: keys whose event is gone, or is not as we left it, are written again.

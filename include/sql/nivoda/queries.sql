@@ -17,15 +17,13 @@ limit 1;
 select w.updated_to from penstock.feed_watermarks as w where w.feed = %(feed)s;
 
 -- name: last_complete_full_run
--- When the last full run began whose partitions all succeeded: ours, or the old worker's as well.
+-- When the last full run began whose partitions all succeeded, ours or the old worker's.
 select max(m.started_at) as started_at
 from run_metadata as m
 left join penstock.nivoda_plans as p on m.run_id = p.run_id
 where
     m.feed = %(feed)s and m.run_type = 'full' and m.completed_at is not null and m.expected_workers > 0
     and coalesce(p.is_whole, true)
-    and (p.run_id is not null or not %(ours)s::boolean)
-    and (%(before)s::timestamptz is null or m.started_at < %(before)s)
     and m.expected_workers = (
         select count(*) from partition_progress as g where g.run_id = m.run_id and g.completed and not g.failed
     );
@@ -34,14 +32,14 @@ where
 -- Last run's prices: whole dollars, rounded up, with their stones.
 select ceil(d.feed_price)::integer as dollar, count(*) as stones
 from diamonds as d
-where d.feed = %(feed)s and d.status = 'active'
+where d.feed = %(feed)s and d.status = 'active' and d.feed_price < 2000000000
 group by ceil(d.feed_price)
 order by ceil(d.feed_price);
 
 -- name: carat_price_histogram
 select ceil(d.price_per_carat)::integer as dollar, count(*) as stones
 from diamonds as d
-where d.feed = %(feed)s and d.status = 'active'
+where d.feed = %(feed)s and d.status = 'active' and d.price_per_carat < 2000000000
 group by ceil(d.price_per_carat)
 order by ceil(d.price_per_carat);
 
@@ -273,6 +271,13 @@ set pass = pass + 1, is_climbing = true, next_offset = null, unreadable = 0, nam
 where run_id = %(run_id)s and partition_id = %(partition_id)s and epoch = %(epoch)s and pass = %(pass)s
 returning pass;
 
+-- name: repeat_pass
+-- The pass begins anew, in its own order: too much of what it read was of no use.
+update penstock.nivoda_partitions
+set is_climbing = true, next_offset = null, unreadable = 0, nameless = 0, updated_at = clock_timestamp()
+where run_id = %(run_id)s and partition_id = %(partition_id)s and epoch = %(epoch)s
+returning pass;
+
 -- name: end_partition
 -- COMPLETED or INCOMPLETE; the keys have done their work, and a debt is paid.
 with ended as (
@@ -393,7 +398,8 @@ select
 from penstock.nivoda_partitions as p
 inner join penstock.nivoda_plans as n on p.run_id = n.run_id
 inner join run_metadata as m on p.run_id = m.run_id
-where p.run_id = %(run_id)s and p.status = 'FAILED' and m.run_type = 'full' and n.is_whole
+where
+    p.run_id = %(run_id)s and p.status not in ('COMPLETED', 'INCOMPLETE') and m.run_type = 'full' and n.is_whole
 on conflict (run_id, partition_id) do nothing;
 
 -- name: clear_debts
@@ -468,7 +474,8 @@ judged as materialized (
             when measured.stone_carats is null or measured.stone_carats <= 0 then 'carats'
             when measured.stone_shape is null then 'shape'
             when nullif(measured.d ->> 'availability', '') is null then 'availability'
-            when measured.dollars / measured.stone_carats >= 9999999999 then 'price'
+            when greatest(measured.dollars * %(markup)s, measured.dollars / measured.stone_carats) >= 9999999999
+                then 'price'
         end as unreadable
     from measured
 ),
@@ -677,6 +684,20 @@ from diamonds as d
 left join penstock.stone_sightings as s on d.feed = s.feed and d.supplier_stone_id = s.supplier_stone_id
 where d.feed = %(feed)s and d.status = 'active';
 
+-- name: last_proof
+-- When the last full run of ours before this one began that read all there was. What the old worker's runs saw is not
+-- known; where a partition is incomplete, or an item told no id, a stone that was not seen may have been there.
+select max(m.started_at) as started_at
+from run_metadata as m
+inner join penstock.nivoda_plans as p on m.run_id = p.run_id
+where
+    m.feed = %(feed)s and m.run_type = 'full' and m.completed_at is not null and m.expected_workers > 0
+    and p.is_whole and m.started_at < %(before)s
+    and not exists (
+        select from penstock.nivoda_partitions as g
+        where g.run_id = m.run_id and (g.status <> 'COMPLETED' or g.nameless > 0)
+    );
+
 -- name: delete_twice_missing
 -- Not seen by this full run nor by the complete one before it. The raw row forgets its hash, so that a stone which
 -- comes back unchanged is consolidated again.
@@ -753,7 +774,7 @@ set vanished = %(vanished)s, requests = requests + %(requests)s
 where run_id = %(run_id)s;
 
 -- name: move_watermark
--- Only from where it stood when the run was planned, and only forwards.
+-- Only from where it stood when the run was planned, and only forwards. Asked again, it says that the run has moved it.
 insert into penstock.feed_watermarks as w (feed, updated_to, run_id, run_type)
 select m.feed, p.updated_to, m.run_id, m.run_type
 from run_metadata as m
@@ -762,7 +783,9 @@ where m.run_id = %(run_id)s
 on conflict (feed) do update set
     updated_to = excluded.updated_to, run_id = excluded.run_id, run_type = excluded.run_type,
     updated_at = clock_timestamp()
-where w.updated_to is not distinct from %(watermark_before)s and w.updated_to < excluded.updated_to
+where
+    w.updated_to is not distinct from %(watermark_before)s and w.updated_to < excluded.updated_to
+    or w.run_id = excluded.run_id
 returning w.updated_to;
 
 -- name: note_watermark

@@ -45,7 +45,10 @@ full_lanes as (
 
 judged as (
     select
-        p.id, p.lane, p.destination, p.time_to_live, greatest(p.created_at, p.next_attempt_at) as due_at,
+        p.id, p.lane, p.destination,
+        -- Bounded: one row of the year 290000 would otherwise be an overflow, and end every sweep.
+        least(p.time_to_live, interval '100 years') as time_to_live,
+        least(greatest(p.created_at, p.next_attempt_at), now() + interval '100 years') as due_at,
         case
             when p.known_config_id is null then 'NOTIFICATION_NO_CONFIG'
             when p.is_active is false then 'NOTIFICATION_CONFIG_INACTIVE'

@@ -27,6 +27,26 @@ set
 where id = %(id)s;
 
 -- name: add_progress
+-- The policy's stamp is written with the move itself, so that it says what happened however the run ends. A policy
+-- that somebody is just editing, or another run stamping, is not waited for: the batch has its rows locked meanwhile.
+with policy as (
+    select p.id
+    from public.retention_policies as p
+    inner join penstock.retention_runs as r on p.entity_type = r.entity_type
+    where r.id = %(run_id)s
+    for no key update of p skip locked
+),
+
+stamped as (
+    update public.retention_policies as p
+    set
+        last_archived_at = case when %(is_archived)s then now() else p.last_archived_at end,
+        last_purged_at = case when %(is_archived)s then p.last_purged_at else now() end,
+        updated_at = now()
+    from policy
+    where p.id = policy.id
+)
+
 update penstock.retention_runs
 set
     rows_archived = rows_archived + %(rows_archived)s, bytes_archived = bytes_archived + %(bytes_archived)s,
@@ -34,7 +54,7 @@ set
     oldest_at = least(oldest_at, %(oldest_at)s), newest_at = greatest(newest_at, %(newest_at)s),
     batches = batches + 1, longest_batch_ms = greatest(longest_batch_ms, %(milliseconds)s),
     partitions = case when %(partition)s::text is null then partitions else partitions || %(partition)s::text end
-where id = %(id)s;
+where id = %(run_id)s;
 
 -- name: stamp_archived
 update public.retention_policies set last_archived_at = now(), updated_at = now() where entity_type = %(entity_type)s;

@@ -21,6 +21,7 @@ from penstock.clients.transport import Attempt, Outcome, VendorClient
 from penstock.core.calendar_calls import Call, Kind, Reply, refusal_code
 from penstock.core.calendar_events import KEY_PROPERTY, WORKSPACE_PROPERTY
 from penstock.core.errors import PenstockError, RetryableError, error
+from penstock.core.templates import clean
 from penstock.sources.stream import Limit, Request
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ PATIENCE_S = 2.0
 QUOTA_REST = dt.timedelta(hours=1)
 """`quotaExceeded` (usage limits of a calendar) is known to last for hours."""
 
+MAX_MESSAGE = 500
 WRITE, READ = "write", "read"
 
 _METHODS = {
@@ -151,12 +153,14 @@ class GoogleCalendarClient(VendorClient):
         try:
             self._google.refresh(TokenRequest(self._sessions.get()))
         except exceptions.TransportError as failure:
-            message = self._redact(f"the token endpoint cannot be reached: {failure}")[:500]
-            broken = error("NETWORK_UNREACHABLE", message)
+            broken = error("NETWORK_UNREACHABLE", self._said(f"the token endpoint cannot be reached: {failure}"))
         except exceptions.RefreshError as failure:
             broken = self._refresh_error(failure)
         except (BodyTooLarge, BodyTooSlow) as failure:
             broken = network_error(failure, self._redact)
+        except (TypeError, ValueError, AttributeError, KeyError) as failure:
+            # What google-auth comes to over a page that is no token (a proxy's, with status 200).
+            broken = error("CALENDAR_TRANSIENT", f"no access token: unreadable answer ({type(failure).__name__})")
         else:
             if self._on_secret is not None:
                 self._on_secret(str(self._google.token))
@@ -166,13 +170,22 @@ class GoogleCalendarClient(VendorClient):
     def _refresh_error(self, failure: Any) -> PenstockError:
         """https://developers.google.com/identity/protocols/oauth2/web-server#refresh-token-errors"""
         details = next((part for part in failure.args if isinstance(part, Mapping)), {})
-        reason = str(details.get("error") or "")
-        message = self._redact(f"no access token: {reason} {details.get('error_description') or failure}")[:500]
+        found = details.get("error")
+        reason = found if isinstance(found, str) else ""
+        message = self._said(f"no access token: {reason} {details.get('error_description') or failure}")
         if reason in ("invalid_client", "unauthorized_client", "deleted_client", "disabled_client"):
             return error("CALENDAR_CLIENT_INVALID", message)
         if getattr(failure, "retryable", False) or reason in ("internal_failure", "server_error", "backend_error"):
             return error("CALENDAR_TRANSIENT", message)
+        if not reason and self._credentials.token:
+            # A gateway's page (502, a proxy), not the endpoint's own answer: it says nothing of the grant.
+            return error("CALENDAR_TRANSIENT", message)
         return error("OAUTH_INVALID", message, provider_code=reason or None)
+
+    def _said(self, text: str) -> str:
+        """What a vendor said, as it may be stored and shown: without secrets, and without characters that Postgres
+        refuses (one of them would make the acknowledgement of a whole batch fail, every time)."""
+        return clean(self._redact(text))[:MAX_MESSAGE]
 
     def _forget_token(self) -> None:
         with self._token_lock:
@@ -213,10 +226,11 @@ class GoogleCalendarClient(VendorClient):
         return self._exchange_once(request, self._bearer())
 
     def _is_token_refused(self, request: Request, answer: Answer) -> bool:
-        """Google answers for a batch as a whole, or in every part."""
+        """Google answers for a batch as a whole, or in its parts: a token that ends meanwhile is refused in some. All
+        calls may be repeated, and only a new token can tell whether the grant is at fault."""
         if answer.status == 401 or request.limit != WRITE:
             return answer.status == 401
-        return answer.status == 200 and all(reply.status == 401 for reply in self._replies(request, answer))
+        return answer.status == 200 and any(reply.status == 401 for reply in self._replies(request, answer))
 
     def _exchange_once(self, request: Request, token: str) -> Answer:
         from requests import RequestException
@@ -266,9 +280,9 @@ class GoogleCalendarClient(VendorClient):
         found = body if isinstance(body, Mapping) else {}
         if part.status < 300:
             return Reply(part.status, body=found)
-        reason, message = read_error(found)
+        reason, message = (clean(text) for text in read_error(found))
         wait = self._retry_after(Answer(part.status, part.headers, b""))
-        return Reply(part.status, reason, self._redact(message or f"HTTP {part.status}")[:500], retry_after=wait)
+        return Reply(part.status, reason, self._said(message or f"HTTP {part.status}"), retry_after=wait)
 
     def _error(self, attempt: Attempt, answer: Answer) -> PenstockError | None:
         if answer.status < 300:
@@ -282,7 +296,7 @@ class GoogleCalendarClient(VendorClient):
         code = refusal_code(answer.status, reason)
         failure = error(
             code,
-            self._redact(message)[:500],
+            self._said(message),
             http_status=answer.status,
             provider_code=reason or None,
             retry_after=self._retry_after(answer),

@@ -25,6 +25,7 @@ from penstock.sources.nivoda import (
     LIMITS,
     LOGIN_PATH,
     PAGE_SIZE,
+    LookUp,
     Page,
     base_query,
     counts_request,
@@ -151,22 +152,33 @@ class NivodaClient(VendorClient):
         request = page_request(query, offset, limit, order, direction, with_count=with_count, without=self._without)
         return parse_page(self.send(request))
 
-    def by_certificates(self, numbers: Sequence[str]) -> list[Record]:
+    def by_certificates(self, numbers: Sequence[str]) -> LookUp:
         """The items with these certificates, whatever their availability; other filters do not count.
 
         Raises PenstockError.
         """
         found: list[Record] = []
+        unclear: set[str] = set()
         for first in range(0, len(numbers), CERTIFICATES_PER_CALL):
-            query = {"certificate_numbers": list(numbers[first : first + CERTIFICATES_PER_CALL])}
-            offset = 0
-            while True:
-                page = self.page(query, offset)
-                found += page.items
-                offset += PAGE_SIZE
-                if page.length < PAGE_SIZE:
-                    break
-        return found
+            asked = list(numbers[first : first + CERTIFICATES_PER_CALL])
+            items, is_clear = self._certificates(asked)
+            found += items
+            if not is_clear:
+                unclear.update(asked)
+        return LookUp(found, frozenset(unclear))
+
+    def _certificates(self, numbers: list[str]) -> tuple[list[Record], bool]:
+        """The items of some certificates, and whether all came and can be read."""
+        found: list[Record] = []
+        offset, has_bad = 0, False
+        while True:
+            page = self.page({"certificate_numbers": numbers}, offset, with_count=True)
+            found += page.items
+            offset += page.length
+            has_bad = has_bad or bool(page.bad)
+            listed = page.count or 0
+            if not page.length or offset >= listed:
+                return found, offset >= listed and not has_bad
 
     def check(self) -> str:
         found = self.count(base_query("natural"))

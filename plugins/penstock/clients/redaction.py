@@ -13,7 +13,7 @@ PATTERNS = (
     re.compile(r"(?i)((?:access_token|appsecret_proof|client_secret|assertion|refresh_token|api_key)=)[^&\s\"'<>]+"),
     re.compile(r"(?i)(\"(?:access_token|appsecret_proof|client_secret|private_key|refresh_token)\"\s*:\s*\")[^\"]+"),
     re.compile(r"(?i)((?:Klaviyo-API-Key|Bearer|OAuth)\s+)[A-Za-z0-9._~+/=-]{6,}"),
-    re.compile(r"()\b(?:pk_|EAA|xox[a-z]-|ya29\.)[A-Za-z0-9._-]{6,}"),
+    re.compile(r"()\b(?:pk_|EAA|xox[a-z]-|xapp-|ya29\.|1//)[A-Za-z0-9._-]{6,}"),
     re.compile(r"()\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"),  # a JSON Web Token
 )
 

@@ -20,6 +20,7 @@ from penstock.core.errors import PenstockError, RateLimited, error
 from penstock.core.pacing import RETRY_BUDGET_S, RetryBudget
 from penstock.core.slack_errors import CODES, Scope, scope_of
 from penstock.core.slack_messages import SlackMessage, carries
+from penstock.core.templates import clean
 
 if TYPE_CHECKING:
     import requests
@@ -28,6 +29,7 @@ TIMEOUT_S = 10.0
 """Of one call, from the first byte sent to the last one read."""
 
 DEFAULT_RETRY_AFTER_S = 1.0
+MAX_MESSAGE = 500
 CONNECTIONS = 32
 
 HISTORY_PAGE = 200
@@ -204,7 +206,9 @@ class SlackClient:
         return failure
 
     def _failure(self, code: str, message: str, scope: Scope) -> PenstockError:
-        return error(code, self._redact(message), service="clients.slack", context={"scope": scope.value})
+        # Cleaned: it is stored as last_error, and Postgres refuses some characters.
+        told = clean(self._redact(message))[:MAX_MESSAGE]
+        return error(code, told, service="clients.slack", context={"scope": scope.value})
 
     def _web(self) -> requests.Session:
         with self._lock:

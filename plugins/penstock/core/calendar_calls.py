@@ -60,7 +60,7 @@ class Reply:
     @property
     def etag(self) -> str | None:
         value = self.body.get("etag")
-        return value if isinstance(value, str) else None
+        return value if isinstance(value, str) and value.isascii() and value.isprintable() else None
 
 
 @dataclass(frozen=True, slots=True)

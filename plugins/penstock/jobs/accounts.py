@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -124,13 +125,16 @@ def _decrypted(vault: Vault, connection_id: str, stored: Any) -> tuple[dict[str,
     """The plain credentials, and whether any was stored plain or under an old key."""
     if not stored:
         return None, False
-    if not isinstance(stored, dict) or not all(isinstance(value, str) for value in stored.values()):
+    if not isinstance(stored, dict):
         raise ConfigurationError(
-            "CREDENTIAL_INVALID", f"platform_connections.credentials of {connection_id} is not an object of strings"
+            "CREDENTIAL_INVALID", f"platform_connections.credentials of {connection_id} is not an object"
         )
+    # The old workers kept what a vendor had answered beside the token: `expires_in` is a number, a key file an object.
+    given = {name: value for name, value in stored.items() if value is not None}
     plain: dict[str, str] = {}
     is_stale = False
-    for name, value in stored.items():
-        plain[name], needs_rewrite = vault.decrypt(value, bound_to(connection_id, name))
+    for name, value in given.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        plain[name], needs_rewrite = vault.decrypt(text, bound_to(connection_id, name))
         is_stale = is_stale or needs_rewrite
     return plain, is_stale

@@ -178,14 +178,14 @@ class GateOperator(NivodaOperator):
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
         """After the pause: partitions that were retried meanwhile count as they are now."""
-        return self._passed(context, self._judge(context))
+        return self._passed(context, self._judge(context, is_second_look=True))
 
-    def _judge(self, context: Context) -> Gate:
+    def _judge(self, context: Context, *, is_second_look: bool = False) -> Gate:
         from penstock.jobs.nivoda_ingestion import judge_partitions
 
         run_id = self.run_id(context)
         with self.open_ingestion(context) as ingestion:
-            return judge_partitions(ingestion, run_id)
+            return judge_partitions(ingestion, run_id, is_second_look=is_second_look)
 
     def _passed(self, context: Context, gate: Gate) -> dict[str, Any]:
         if gate.decision == "blocked":

@@ -304,6 +304,18 @@ class Page:
         return len(self.items) + len(self.bad)
 
 
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """What is told of some certificates.
+
+    items: theirs, the good ones. unclear: numbers of calls of which an item is bad or did not come: whose it is nobody
+    says.
+    """
+
+    items: list[Record]
+    unclear: frozenset[str]
+
+
 def parse_page(body: Any) -> Page:
     """The page in an answer. Raises SCHEMA_MISMATCH."""
     data = find(body, "data")

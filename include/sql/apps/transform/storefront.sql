@@ -1,6 +1,9 @@
 -- Details of apps. Returns which were read for the first time.
 with records as (
-    select r.*
+    select
+        r.*,
+        -- A kind that the old enum does not know leaves the column as it is.
+        r.type = any(enum_range(null::public.app_type)::text []) as is_known_type
     from jsonb_to_recordset(%(records)s) as r (
         appid integer, name text, type text, is_free boolean, release_date date, is_released boolean,
         has_workshop boolean, has_developer_info boolean, currency text, price_cents integer,
@@ -26,10 +29,7 @@ former as (
 apps as (
     update public.apps as a set
         name = r.name,
-        -- A kind that the old enum does not know leaves the column as it is.
-        type = case
-            when r.type = any(enum_range(null::public.app_type)::text []) then r.type::public.app_type else a.type
-        end,
+        type = case when r.is_known_type then r.type::public.app_type else a.type end,
         is_free = r.is_free,
         release_date = r.release_date,
         is_released = r.is_released,
@@ -44,8 +44,8 @@ apps as (
         a.name, a.type::text, a.is_free, a.release_date, a.is_released, a.has_workshop, a.has_developer_info,
         a.current_price_cents, a.current_discount_percent, a.price_currency
     ) is distinct from (
-        r.name, r.type, r.is_free, r.release_date, r.is_released, r.has_workshop, r.has_developer_info,
-        r.price_cents, r.discount_percent, r.currency::char(3)
+        r.name, case when r.is_known_type then r.type else a.type::text end, r.is_free, r.release_date, r.is_released,
+        r.has_workshop, r.has_developer_info, r.price_cents, r.discount_percent, r.currency::char(3)
     )
 ),
 

@@ -8,7 +8,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from penstock.clients.google_calendar import MAX_BATCH
@@ -30,6 +30,10 @@ QUOTA_REST_S = 3600.0
 RATE_REST_S = 5.0
 CIRCUIT_REST_S = 15.0
 CONFIGURATION_REST_S = 60.0
+REFUSED_REST_S = 900.0
+REFUSES_THE_ACCOUNT = frozenset({"CALENDAR_FORBIDDEN", "CALENDAR_NOT_FOUND", "CALENDAR_EVENT_REFUSED"})
+"""Said of a whole batch: this account is refused, a suspended one or by its domain's rules. The others go on."""
+
 MAX_MESSAGE = 500
 
 
@@ -103,7 +107,8 @@ class Delivery:
         if isinstance(work, PenstockError):
             return _row(key, key.known, Verdict.DEAD, work.code, work.message)
         if work is None:
-            return _row(key, key.known, Verdict.DONE)
+            # An old worker closed it: how it left the event, we do not know.
+            return _row(key, replace(key.known, etag=None, body_hash=None), Verdict.DONE)
         verdict = work.verdict or Verdict.RELEASE
         row = _row(key, work.known, verdict, work.reason, work.message)
         if verdict is Verdict.RETRY:
@@ -130,6 +135,10 @@ class Delivery:
             if self._store.invalidate(account.connection_id, stop.code, stop.message[:MAX_MESSAGE]):
                 about = f"workspace {workspace_id}"
                 report.notices.append(Notice(f"connection {account.connection_id}", stop.code, stop.message, about))
+        elif stop.code in REFUSES_THE_ACCOUNT:
+            self._store.put_off(workspace_id, REFUSED_REST_S, stop.code)
+            about = f"workspace {workspace_id}"
+            report.notices.append(Notice(f"refused {account.connection_id}", stop.code, stop.message, about))
         elif isinstance(stop, FatalError):
             # The OAuth client, the API, the host: no account can be served, and no item is at fault.
             self._store.put_off(workspace_id, CONFIGURATION_REST_S, stop.code)
@@ -167,7 +176,8 @@ class _Turn:
             key.event_key: _begin(key, claim.workspace_id, account.time_zone) for key in claim.keys
         }
         self._called: set[str] = set()
-        self._renewed_at = time.monotonic()
+        # Of the claim, not of now: a process that was frozen in between must renew before it calls.
+        self._renewed_at = claim.claimed_at
         self.batches = 0
         self.client_calls = 0
 

@@ -16,6 +16,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import psycopg
+
 from penstock.core.calendar_events import REBUILD, read_intent
 from penstock.core.errors import CATALOGUE, FatalError, PenstockError, error
 from penstock.core.lease import retry_delay
@@ -35,6 +37,8 @@ LATE_AFTER_S = 900.0
 QUIET = dt.timedelta(hours=1)
 REBUILD_BASE, REBUILD_CAP = dt.timedelta(seconds=5), dt.timedelta(minutes=15)
 REBUILD_ATTEMPTS = 20
+UNREADABLE = (psycopg.DataError, ArithmeticError, ValueError, TypeError)
+"""What values that nobody expects in a source's row come to: a time that Python has no number for, a missing one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,7 @@ class Drain:
         self._tally = Tally()
         self._running: set[Future[Report]] = set()
         self._rebuilding: set[str] = set()
-        self._failure: PenstockError | None = None
+        self._failure: BaseException | None = None
         self._swept_at = float("-inf")
 
     def stop(self) -> None:
@@ -118,7 +122,8 @@ class Drain:
                 for future in list(self._running):
                     self._take(future)
         self._accounts.close()
-        self._look_at_age()
+        if not isinstance(self._failure, psycopg.Error):
+            self._look_at_age()
         if self._failure is not None:
             raise self._failure
         return self._tally
@@ -149,9 +154,13 @@ class Drain:
         for item in self._store.unkeyed():
             if item.operation != REBUILD:
                 self._refuse(item)
-            elif item.workspace_id not in self._rebuilding:
+            elif item.workspace_id not in self._rebuilding and len(self._rebuilding) < self._most_rebuilds():
                 self._rebuilding.add(item.workspace_id)
                 self._submit(pool.submit(self._rebuild, item))
+
+    def _most_rebuilds(self) -> int:
+        """Rebuilds list calendars and wait for other workers: half of the threads stay for items."""
+        return max(1, self._orders.threads // 2)
 
     def _submit(self, future: Future[Report]) -> None:
         self._running.add(future)
@@ -181,9 +190,14 @@ class Drain:
             self._take(future)
 
     def _take(self, future: Future[Report]) -> None:
-        """Raises psycopg.Error and defects: the leases bring back what was claimed."""
-        report = future.result()
+        """A failure of the database and a defect end the drain, when what was begun has ended: the leases bring back
+        what was claimed, and no other claim's notices are lost."""
         self._running.discard(future)
+        broken = future.exception()
+        if broken is not None:
+            self._failure = self._failure or broken
+            return
+        report = future.result()
         self._tally.counts.update(report.counts)
         for notice in report.notices:
             self._tell(notice)
@@ -224,6 +238,10 @@ class Drain:
             report.counts["rebuild_busy"] += 1
         except PenstockError as failure:
             self._rebuild_failed(item, failure, report)
+        except UNREADABLE as unreadable:
+            # One workspace's rows must not end everybody's drain, again and again.
+            message = f"a source of the workspace cannot be read: {type(unreadable).__name__}"
+            self._rebuild_failed(item, error("CALENDAR_EVENT_INVALID", message), report)
         finally:
             self._rebuilding.discard(item.workspace_id)
         return report

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import psycopg
@@ -57,10 +57,11 @@ class ClaimedKey:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Keys of one workspace; none when the lane had nothing due."""
+    """Keys of one workspace; none when the lane had nothing due. claimed_at: monotonic, before the lease began."""
 
     workspace_id: str
     keys: tuple[ClaimedKey, ...]
+    claimed_at: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -145,10 +146,11 @@ class CalendarStore:
             "holder": self.holder,
             "lease_seconds": self.lease.total_seconds(),
         }
+        began = time.monotonic()
         rows = self._rows("claim_keys", parameters)
         if not rows:
             return None
-        return Claim(rows[0]["workspace_id"], tuple(_key(row) for row in rows if row["event_key"]))
+        return Claim(rows[0]["workspace_id"], tuple(_key(row) for row in rows if row["event_key"]), began)
 
     def acknowledge(self, outcomes: Sequence[Mapping[str, Any]]) -> set[str]:
         """Write what became of keys; those that were still ours."""

@@ -43,12 +43,16 @@ class Gate:
         return f"{self.feed}: {self.completed} of {self.expected} partitions were read"
 
 
-def judge_partitions(context: Ingestion, run_id: str) -> Gate:
-    """Look at the partitions when all tasks have ended. Who has not ended was killed, and counts as failed."""
+def judge_partitions(context: Ingestion, run_id: str, *, is_second_look: bool = False) -> Gate:
+    """Look at the partitions when all tasks have ended. Who has not ended was killed, and counts as failed.
+
+    is_second_look: who has not ended now was begun since, by a retry: it works on, and counts as not read yet.
+    """
     run = load_run(context, run_id)
     killed = error("NIVODA_PARTITION_KILLED", "the worker ended without a word", service=SERVICE)
     with context.warehouse.transaction() as connection:
-        context.rows("settle_partitions", connection, run_id=run_id, error=Jsonb(killed.as_json()))
+        if not is_second_look:
+            context.rows("settle_partitions", connection, run_id=run_id, error=Jsonb(killed.as_json()))
         counts = context.one("run_counts", connection, run_id=run_id)
         context.rows("note_debts", connection, run_id=run_id)
         decision = decide(counts["expected"], counts["completed"])

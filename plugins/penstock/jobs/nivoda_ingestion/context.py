@@ -13,7 +13,6 @@ from psycopg.rows import dict_row
 from penstock.core.errors import error
 from penstock.jobs.nivoda_ingestion.settings import Settings, vendor_feed
 from penstock.sources import nivoda
-from penstock.sources.stream import Record
 from penstock.warehouse import queries
 from penstock.warehouse.session import Connection, Warehouse
 
@@ -50,7 +49,7 @@ class Nivoda(Protocol):
         with_count: bool = ...,
     ) -> nivoda.Page: ...
 
-    def by_certificates(self, numbers: Sequence[str]) -> list[Record]: ...
+    def by_certificates(self, numbers: Sequence[str]) -> nivoda.LookUp: ...
 
     def close(self) -> None: ...
 

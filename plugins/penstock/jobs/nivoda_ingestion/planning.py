@@ -178,7 +178,7 @@ def _window(context: Ingestion, stored: str, request: PlanRequest) -> _Window:
     watermark = context.one("watermark", feed=stored).get("updated_to")
     run_type = request.run_type
     if run_type == AUTO:
-        last_full = context.one("last_complete_full_run", feed=stored, before=None, ours=False)["started_at"]
+        last_full = context.one("last_complete_full_run", feed=stored)["started_at"]
         run_type = FULL if last_full is None or now - last_full > FULL_EVERY else INCREMENTAL
     if watermark is None:
         run_type = FULL  # there is nothing to be incremental to

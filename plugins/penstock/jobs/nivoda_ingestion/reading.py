@@ -2,7 +2,8 @@
 
 The list is frozen: stones that change after the run's beginning leave it, and everything behind them moves up. Reading
 downwards, what moves is always still ahead of the reader, so no stone that stayed can be missed; some are read twice.
-Forwards, each stone that leaves hides a neighbour. This holds for any order that is total and does not change.
+Forwards, each stone that leaves hides a neighbour. This holds for any order that is total and does not change. A page
+that ends before the last one began has left something out, unless the list ends there: it is asked for again higher up.
 
 Whether the vendor's order is one nobody says, so it is measured: `c0` stones when the reading began, `c1` when it
 ended, `d` distinct ones read. `d < c1` means loss for certain; then the partition is read once more in another order.
@@ -16,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -47,10 +48,20 @@ DATABASE_PAUSE_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where a pass stands. offset: to be read next; None before the first page. is_climbing: its end is not found."""
+    """Where a pass stands.
+
+    offset: to be read next; None before the first page. is_climbing: its end is not found. reach: all from there on has
+    been read, so the page must not end before; not stored, because a page that is full reaches far enough anyway.
+    """
 
     offset: int | None
     is_climbing: bool
+    reach: int | None = field(default=None, compare=False)
+
+    @property
+    def is_again(self) -> bool:
+        """Whether it closes a gap that the page before has left."""
+        return self.reach is not None and 0 < self.reach - (self.offset or 0) < PAGE_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +147,8 @@ class _Reader:
         self._pass: int = begun["pass"]
         self._saved = Checkpoint(begun["next_offset"], begun["is_climbing"])
         self._expected: int = begun["c1"] if begun["c1"] is not None else begun["expected"]
+        self._listed = self._expected
+        self._unreadable: int = begun["unreadable"]
         span = span_of(begun)
         self._label = f"{run.feed} {self._partition_id} ({span_text(span)})"
         self._query = query_of(run.query, run.key_field, span)
@@ -143,6 +156,8 @@ class _Reader:
         self._since = time.monotonic()
 
     def work(self) -> dict[str, Any]:
+        if self._saved.offset == OVER and has_too_many(self._unreadable, self._listed):
+            self._repeat_pass()
         while True:
             if self._saved.offset != OVER:
                 self._read_pass()
@@ -171,6 +186,7 @@ class _Reader:
             coming: Future[Page] | None = fetcher.submit(self._fetch, at)
             while coming is not None:
                 page = coming.result()
+                self._listed = self._listed if page.count is None else page.count
                 following = self._following(at, page)
                 coming = None if following.offset == OVER else fetcher.submit(self._fetch, following)
                 self._save(rows_of(page), page.count, following)
@@ -185,8 +201,23 @@ class _Reader:
         if at.is_climbing and page.length:
             beyond = math.ceil((page.count or 0) / PAGE_SIZE) * PAGE_SIZE
             return Checkpoint(max(beyond, offset + PAGE_SIZE), is_climbing=True)
+        again = self._again(at, offset, page)
+        if again is not None:
+            return again
         # An empty page further down is no end: what it held has moved towards 0.
-        return Checkpoint(offset - PAGE_SIZE if offset > 0 else OVER, is_climbing=False)
+        return Checkpoint(max(offset - PAGE_SIZE, 0) if offset > 0 else OVER, is_climbing=False, reach=offset)
+
+    def _again(self, at: Checkpoint, offset: int, page: Page) -> Checkpoint | None:
+        """Where to look for what a page has left out above its end; None when it has left out nothing.
+
+        A page as long as this one is asked for that ends where the last one began. Afterwards the way down goes on from
+        there, over stones that were read already: of those that were left out some may have moved among them.
+        """
+        reach = offset + PAGE_SIZE if at.reach is None else at.reach
+        if at.is_climbing or page.length >= PAGE_SIZE or offset + page.length >= min(reach, self._listed):
+            return None
+        start = reach - (page.length or PAGE_SIZE // 2)
+        return Checkpoint(start, is_climbing=False, reach=reach) if start > offset else None
 
     def _fetch(self, at: Checkpoint) -> Page:
         offset = at.offset or 0
@@ -197,8 +228,9 @@ class _Reader:
                 service=SERVICE,
             )
         order, direction = ORDERS[self._pass - 1]
-        # The first page tells c0, the last one c1; neither costs a request of its own.
-        with_count = at.is_climbing or offset == 0
+        # The first page tells c0, the last one c1, one that is asked for again whether the list has become shorter;
+        # none costs a request of its own.
+        with_count = at.is_climbing or offset == 0 or at.is_again
         return self._client.page(self._query, offset, PAGE_SIZE, order, direction, with_count)
 
     # -- saving
@@ -299,7 +331,7 @@ class _Reader:
         account = Account(
             row["c0"] or 0, row["c1"] or 0, row["distinct_read"], row["unreadable"], row["nameless"], row["rows_read"]
         )
-        if account.unreadable > max(FEW_UNREADABLE, UNREADABLE_SHARE * account.c1):
+        if has_too_many(account.unreadable, account.c1):
             raise error(
                 "NIVODA_UNREADABLE_ITEMS",
                 f"{self._label}: {account.unreadable} of {account.c1} items hold no readable stone",
@@ -312,6 +344,12 @@ class _Reader:
         if not row:
             raise self._lost()
         self._pass, self._saved, self._expected = row["pass"], Checkpoint(None, is_climbing=True), account.c1
+
+    def _repeat_pass(self) -> None:
+        """An earlier try failed for items that hold no stone: whether they do by now only the vendor can say."""
+        if not self._context.one("repeat_pass", **self._key):
+            raise self._lost()
+        self._saved = Checkpoint(None, is_climbing=True)
 
     def _end(self, status: str, account: Account) -> dict[str, Any]:
         if not self._context.one("end_partition", status=status, **self._key)["ended"]:
@@ -334,3 +372,8 @@ class _Reader:
 
     def _lost(self) -> PenstockError:
         return error("LEASE_LOST", f"{self._label} was taken over by another worker", service=SERVICE)
+
+
+def has_too_many(unreadable: int, listed: int) -> bool:
+    """Whether so many of the listed items hold no stone that the vendor must have changed its answer."""
+    return unreadable > max(FEW_UNREADABLE, UNREADABLE_SHARE * listed)

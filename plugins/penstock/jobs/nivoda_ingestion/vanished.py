@@ -7,12 +7,15 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from penstock.core.partitions import TOP, Span
 from penstock.jobs.nivoda_ingestion.context import FULL, Ingestion, Nivoda, Run, load_run, log
+from penstock.jobs.nivoda_ingestion.planning import query_of
 from penstock.jobs.nivoda_ingestion.settings import COVERAGE, vendor_feed
 from penstock.sources import nivoda
 from penstock.sources.fields import find
 
 AVAILABLE = "AVAILABLE"
+COVERAGE_TRIES = 3
 LOOK_UP_STONES = 500
 """Stones of one round of look-ups, so that what is known is kept when the next one fails."""
 
@@ -63,13 +66,13 @@ def _reconcile(context: Ingestion, run: Run, client: Nivoda) -> dict[str, Any]:
             "%s: %d of %d stones are missing, %d may be: nothing is deleted", run.feed, candidates, active, allowed
         )
         return {**found, "braked": True, "allowed": allowed}
-    # The old worker's runs left no sightings: what they saw is not known.
-    before = context.one("last_complete_full_run", feed=run.feed, before=run.started_at, ours=True)["started_at"]
-    if before is not None:
+    finds_all = _finds_all(run, client)
+    before = context.one("last_proof", feed=run.feed, before=run.started_at)["started_at"]
+    if before is not None and finds_all:
         with context.warehouse.transaction() as connection:
             gone = context.one("delete_twice_missing", connection, feed=run.feed, before=before)
         found["deleted"] = gone["deleted"]
-    return _look_up(context, run, client, found)
+    return _look_up(context, run, client, found, are_seen=not finds_all)
 
 
 def _touched(context: Ingestion, run: Run, client: Nivoda) -> int:
@@ -78,28 +81,45 @@ def _touched(context: Ingestion, run: Run, client: Nivoda) -> int:
     return client.counts([nivoda.with_updated(base, run.updated_to, None)])[0]
 
 
-def _look_up(context: Ingestion, run: Run, client: Nivoda, found: dict[str, Any]) -> dict[str, Any]:
-    """Ask for the missing ones by certificate: a look-up finds stones whatever their availability."""
+def _finds_all(run: Run, client: Nivoda) -> bool:
+    """Whether the price filter hides no stone: one that it hides is missing in every full run, and for sale. Counts
+    between which a stone left the list differ as well, so they are asked again."""
+    if run.covered >= run.total:
+        return True
+    asked = [run.query, query_of(run.query, run.key_field, Span(0, TOP))]
+    for _ in range(COVERAGE_TRIES):
+        total, covered = client.counts(asked)
+        if covered >= total:
+            return True
+    return False
+
+
+def _look_up(context: Ingestion, run: Run, client: Nivoda, found: dict[str, Any], *, are_seen: bool) -> dict[str, Any]:
+    """Ask for the missing ones by certificate: a look-up finds stones whatever their availability.
+
+    are_seen: those for sale count as seen, since the price filter may hide them. Else they have left the shop's filter,
+    where no change of their price is told any more, and the next full run that misses them deletes them.
+    """
     missing = context.rows(
         "candidates", feed=run.feed, started_at=run.started_at, limit=max(context.settings.look_ups, 0)
     )
     for first in range(0, len(missing), LOOK_UP_STONES):
         asked = missing[first : first + LOOK_UP_STONES]
         numbers = sorted({row["certificate_number"] for row in asked})
-        told = {
-            str(find(item, "diamond", "id")): str(find(item, "diamond", "availability"))
-            for item in client.by_certificates(numbers)
-        }
+        answer = client.by_certificates(numbers)
+        told = {str(find(item, "diamond", "id")): str(find(item, "diamond", "availability")) for item in answer.items}
         ids = [row["supplier_stone_id"] for row in asked]
+        # Beside items that cannot be read, silence proves nothing.
+        unclear = {row["supplier_stone_id"] for row in asked if row["certificate_number"] in answer.unclear} - set(told)
         there = [stone_id for stone_id in ids if told.get(stone_id) == AVAILABLE]
-        gone = [stone_id for stone_id in ids if told.get(stone_id) != AVAILABLE]
+        gone = [stone_id for stone_id in ids if told.get(stone_id) != AVAILABLE and stone_id not in unclear]
         with context.warehouse.transaction() as connection:
             context.rows(
                 "sight_looked_up",
                 connection,
                 feed=run.feed,
                 run_id=run.run_id,
-                stone_ids=there,
+                stone_ids=there if are_seen else [],
                 now=context.moment,
             )
             deleted = context.one(

@@ -59,6 +59,10 @@ class Slack(Protocol):
     def join(self, channel: str) -> None: ...
 
 
+class Frozen(Exception):
+    """The lease is nearly over: somebody else may be at the row."""
+
+
 class Courier:
     """Delivers items of one workspace. Threads may share it.
 
@@ -112,6 +116,7 @@ class Courier:
         if concerns in (Scope.RATE, Scope.PASSING, Scope.AMBIGUOUS, Scope.WORKSPACE, Scope.QUOTA):
             # Reading changes nothing: whatever went wrong, the row is as ambiguous as before.
             return self._failed(item, failure, Scope.PASSING if concerns is Scope.AMBIGUOUS else concerns, "sending")
+        self._tell_breaker(item, failure, concerns)
         return self._unknowable(item, f"conversations.history: {failure.message}")
 
     def _unknowable(self, item: Item, why: str) -> Outcome | bool:
@@ -133,13 +138,13 @@ class Courier:
             text = render(item.template, _data(item.event_data), allow_broadcast=item.allow_broadcast)
         except (ValueError, RecursionError) as unreadable:
             return Outcome("dead", "dead", error_class="NOTIFICATION_BAD_DATA", error=str(unreadable)[:500])
-        if not self._breaker.allow(_breaker_key(item)):
+        # The look-up has asked already. Asked again, a probe of the half-open breaker would be refused by itself.
+        if not item.is_ambiguous and not self._breaker.allow(_breaker_key(item)):
             return self._back(item, "circuit_open", CIRCUIT_PAUSE, before)
-        if self._monotonic() > item.deadline:
-            # Frozen for longer than the lease lasts: somebody else may be at it.
-            return self._back(item, "frozen", NO_DELAY, before)
         try:
             posted = self._post(item, text)
+        except Frozen:
+            return self._back(item, "frozen", NO_DELAY, before)
         except PenstockError as failure:
             return self._failed(item, failure, scope(failure), before)
         self._breaker.success(_breaker_key(item))
@@ -150,20 +155,27 @@ class Courier:
         """Post it; once more where the refusal says how. What Slack has refused it has not delivered."""
         channel = self._channel_id(item) or item.destination
         try:
-            return self._slack.post(channel, message(text, item.id))
+            return self._send(item, channel, message(text, item.id))
         except PenstockError as refused:
             if refused.provider_code == "not_in_channel" and not item.is_parked and channel.startswith("C"):
-                return self._post_after_joining(channel, message(text, item.id), refused)
+                return self._post_after_joining(item, channel, message(text, item.id), refused)
             if scope(refused) is not Scope.MESSAGE:
                 raise
-            return self._slack.post(channel, _simpler(refused, text, item.id))
+            return self._send(item, channel, _simpler(refused, text, item.id))
 
-    def _post_after_joining(self, channel: str, wanted: SlackMessage, refused: PenstockError) -> Posted:
+    def _send(self, item: Item, channel: str, wanted: SlackMessage) -> Posted:
+        """Every post looks at the lease first: what came before it (opening a direct message, joining, a refusal) took
+        its time. Raises Frozen."""
+        if self._monotonic() > item.deadline:
+            raise Frozen
+        return self._slack.post(channel, wanted)
+
+    def _post_after_joining(self, item: Item, channel: str, wanted: SlackMessage, refused: PenstockError) -> Posted:
         try:
             self._slack.join(channel)
         except PenstockError:
             raise refused from None
-        return self._slack.post(channel, wanted)
+        return self._send(item, channel, wanted)
 
     def _channel_id(self, item: Item) -> str | None:
         """Slack's id of where the item goes; None for a channel's name that no answer has told the id of."""

@@ -215,8 +215,11 @@ class _Run:
         return _end(self._warehouse, self._id, "SUCCEEDED", findings=findings, rows_left=left)
 
     def _take(self, *, archived: bool) -> int:
-        """Does the steps that archive, or those that delete, and stamps the policy when nothing of theirs is left: a
-        run that dies in the middle leaves the old stamp. Returns how many rows others held locked."""
+        """Does the steps that archive, or those that delete; returns how many rows others held locked.
+
+        Every batch stamps the policy with its own transaction. The stamp at the end is for a run that found nothing
+        to do: there was nothing to archive, or to delete, at that time.
+        """
         steps = [step for step in self._steps if (step.archive is not None) is archived]
         left = sum(self._work(step) for step in steps)
         if steps and not left:

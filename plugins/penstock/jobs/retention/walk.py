@@ -1,8 +1,8 @@
 """Takes the old rows of one table away, batch by batch, so that nobody who writes there has to wait for long.
 
-A batch is one statement in one transaction, together with its count in `penstock.retention_runs` where both are in one
-database. Rows that somebody
-else has locked are passed over and looked for again at the end. Any number of walks may go over one table at once.
+A batch is one statement in one transaction, together with its count in `penstock.retention_runs` and the stamp of its
+policy where all are in one database. Rows that somebody else has locked are passed over and looked for again at the
+end. Any number of walks may go over one table at once.
 """
 
 from __future__ import annotations
@@ -61,9 +61,10 @@ class Book:
     run_id: int
 
     def add(self, batch: Batch, *, is_archived: bool, partition: str | None = None) -> None:
-        """Counts a batch, inside the transaction that this thread has open on the database."""
+        """Counts a batch and stamps its policy, inside the transaction that this thread has open on the database."""
         parameters = {
-            "id": self.run_id,
+            "run_id": self.run_id,
+            "is_archived": is_archived,
             "rows_archived": batch.rows if is_archived else 0,
             "bytes_archived": batch.stored_bytes if is_archived else 0,
             "rows_purged": 0 if is_archived else batch.rows,
