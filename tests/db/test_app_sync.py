@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from penstock.core.errors import PenstockError, error
-from penstock.jobs.app_sync import plan_lanes, report_disabled
+from penstock.jobs.app_sync import items, plan_lanes, report_disabled
+from penstock.jobs.app_sync.context import Item, SyncContext
 from penstock.jobs.app_sync.items import claim
 from penstock.sources.apps import by_name
 from penstock.sources.keyed import KeyedSource, Record, Send
@@ -229,6 +230,23 @@ def test_workers_never_hold_the_same_app_and_together_hold_all(store: Store) -> 
     # Who meets rows that others are just locking may find nothing for a moment and stop: the rest is taken next time.
     everything += [item.appid for item in claim(store.context("storefront"), 1000)]
     assert sorted(everything) == [row[0] for row in store.rows("select appid from public.apps order by 1")]
+
+
+def test_a_claim_that_loses_a_race_does_not_take_the_queue_for_empty(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else claims what this one has picked, between its look and its write; the rest is still there."""
+    context = store.context("storefront")
+    due = store.due("storefront")
+    real = items._claim_once
+
+    def beaten(of: SyncContext, limit: int) -> list[Item]:
+        monkeypatch.setattr(items, "_claim_once", real)
+        assert len(real(store.context("storefront"), limit)) == limit
+        return []
+
+    monkeypatch.setattr(items, "_claim_once", beaten)
+    assert [item.appid for item in items.claim(context, 2)] == list(due[2:4])
 
 
 def test_a_worker_that_lost_its_leases_writes_nothing_for_them(store: Store) -> None:

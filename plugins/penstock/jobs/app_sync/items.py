@@ -17,8 +17,28 @@ from penstock.warehouse.session import Connection
 MESSAGE_LIMIT = 500
 
 
+CLAIMS = 10
+"""Claims in a row that may all lose their race before a worker takes the queue for empty."""
+
+
 def claim(context: SyncContext, limit: int) -> list[Item]:
-    """At most `limit` due items in the order of the queue. No other worker holds one of them."""
+    """At most `limit` due items in the order of the queue. No other worker holds one of them.
+
+    A claim that picked what another one took in the same instant comes back empty though the queue is not.
+    """
+    for _ in range(CLAIMS):
+        items = _claim_once(context, limit)
+        if items or not _is_any_due(context):
+            return items
+    return []
+
+
+def _is_any_due(context: SyncContext) -> bool:
+    with context.warehouse.connection() as conn:
+        return conn.execute(SQL["due"], {"source": context.source.name, "limit": 1}).fetchone() is not None
+
+
+def _claim_once(context: SyncContext, limit: int) -> list[Item]:
     parameters = {
         "source": context.source.name,
         "limit": limit,
