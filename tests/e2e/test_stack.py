@@ -188,7 +188,7 @@ def test_connections_are_tried_one_by_one(home: Home, running: subprocess.Popen[
 
     assert tried.returncode == 0, tried.stdout + tried.stderr
     lines = tried.stdout.splitlines()
-    assert sum(" ok " in line and line.startswith("account ") for line in lines) == 9
+    assert sum(" ok " in line and line.startswith("account ") for line in lines) == 12
     assert {line.split()[1] for line in lines if line.startswith("connection ")} == {
         *(
             "warehouse",
