@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -25,6 +26,15 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     path = os.pathsep.join([str(PROJECT / "plugins"), str(PROJECT)])
     return {**kept, "PENSTOCK_HOME": str(home), "PYTHONPATH": path, "PENSTOCK_DOTENV": os.devnull, **more}
+
+
+def dags_folder(home: Path, *names: str) -> str:
+    """A folder with these DAG files alone: two cores are not enough to run all of them beside a test."""
+    folder = home / "dags"
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        shutil.copy(PROJECT / "dags" / name, folder / name)
+    return str(folder)
 
 
 def start_up(home: Path, **more: str) -> tuple[subprocess.Popen[bytes], Path]:

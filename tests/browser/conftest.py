@@ -16,9 +16,10 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from stack import chromium
 from tests.browser.airflow_ui import AirflowUi
-from tests.running_stack import start_up, wait_for
+from tests.running_stack import dags_folder, start_up, wait_for
 
 STOP_SECONDS = 120
+DAG_FILES = ("platform_etl.py", "warehouse_migrate.py")
 PAGE_SECONDS = 60  # pages take 5 to 15 s while tasks run on the same two cores
 WINDOW = {"width": 1280, "height": 800}
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking")
@@ -48,7 +49,7 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def stack(home: Path) -> Iterator[RunningStack]:
-    process, log = start_up(home)
+    process, log = start_up(home, PENSTOCK_DAGS_DIR=dags_folder(home, *DAG_FILES))
     try:
         yield wait_for(process, log, _printed)
     finally:

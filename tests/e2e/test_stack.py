@@ -22,7 +22,7 @@ import pytest
 from stack import keys, private_files
 from stack.home import PROJECT, Home
 from stack.postgres import EmbeddedPostgres
-from tests.running_stack import START_SECONDS, environment, start_up, wait_for
+from tests.running_stack import START_SECONDS, dags_folder, environment, start_up, wait_for
 
 DEMO_SECONDS = 540
 DAG_FILES = ("platform_etl.py", "warehouse_migrate.py", "retention.py")
@@ -41,19 +41,10 @@ def home() -> Iterator[Home]:
     shutil.rmtree(folder)
 
 
-def some_dags(home: Home) -> str:
-    """A folder with the files of `DAG_FILES`."""
-    folder = home.root / "dags"
-    folder.mkdir(exist_ok=True)
-    for name in DAG_FILES:
-        shutil.copy(PROJECT / "dags" / name, folder / name)
-    return str(folder)
-
-
 def run(command: str, home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "stack", command, *arguments],
-        env=environment(home.root, PENSTOCK_DAGS_DIR=some_dags(home)),
+        env=environment(home.root, PENSTOCK_DAGS_DIR=dags_folder(home.root, *DAG_FILES)),
         cwd=PROJECT,
         capture_output=True,
         text=True,
@@ -150,7 +141,7 @@ def test_a_second_demo_loads_only_what_changed(
 @pytest.fixture(scope="module")
 def running(home: Home, second_demo: subprocess.CompletedProcess[str]) -> Iterator[subprocess.Popen[bytes]]:
     """`up` in the folder that the demos have left."""
-    process, log = start_up(home.root, PENSTOCK_DAGS_DIR=some_dags(home))
+    process, log = start_up(home.root, PENSTOCK_DAGS_DIR=dags_folder(home.root, *DAG_FILES))
     wait_for(process, log, lambda said: "Ctrl-C stops everything" in said)
     yield process
     if process.poll() is None:
