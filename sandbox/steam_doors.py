@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 
 from starlette.requests import Request
@@ -29,9 +30,14 @@ def routes(state: State) -> list[Route]:
         return JSONResponse({name: getattr(known, name) for name in SteamSettings.__slots__})
 
     async def truth(request: Request) -> Response:
-        today = state.clock.now().date()
-        apps = [dict(app.truth(today)) for app in catalogue(state.seed).values()]
-        return JSONResponse({"day": today.isoformat(), "apps": apps})
+        """Today's, or ?day= of another one."""
+        asked = request.query_params.get("day")
+        try:
+            day = dt.date.fromisoformat(asked) if asked else state.clock.now().date()
+        except ValueError as error:
+            return JSONResponse({"error": str(error)}, 400)
+        apps = [dict(app.truth(day)) for app in catalogue(state.seed).values()]
+        return JSONResponse({"day": day.isoformat(), "apps": apps})
 
     return [
         Route("/sandbox/steam", change, methods=["PUT"]),

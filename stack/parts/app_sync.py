@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -105,7 +106,8 @@ class AppSync:
             stored = {row["appid"]: row for row in _rows(connection, _STORED, _wanted(truth))}
             jobs = _rows(connection, _JOBS, {"since": ground.since})
         wrong_states = _wrong_states(truth, states)
-        wrong_values = [appid for appid, app in truth.items() if _differs(app, stored.get(appid))]
+        earlier = _truth(ground, ground.since.astimezone(dt.UTC).date())
+        wrong_values = [appid for appid, app in truth.items() if _differs((app, earlier[appid]), stored.get(appid))]
         refused = _refused_calls(ground)
         data = {
             "apps": len(truth),
@@ -159,11 +161,14 @@ def _wrong_counts(truth: Mapping[int, Mapping[str, Any]], jobs: Sequence[Mapping
     ]
 
 
-def _differs(app: Mapping[str, Any], row: Mapping[str, Any] | None) -> bool:
-    """Whether an app that can be read is stored otherwise, or one that cannot be read is stored at all."""
-    if app["state"] != "ok":
+def _differs(days: Sequence[Mapping[str, Any]], row: Mapping[str, Any] | None) -> bool:
+    """Whether an app that can be read is stored otherwise, or one that cannot be read is stored at all.
+
+    days: the app today and on the day when the demo began; over midnight it was read on either.
+    """
+    if days[0]["state"] != "ok":
         return row is not None
-    return row is None or any(row[name] != app[name] for name in row)
+    return row is None or any(all(row[name] != app[name] for app in days) for name in row)
 
 
 def _refused_calls(ground: Ground) -> int:
@@ -184,7 +189,9 @@ def _rows(connection: psycopg.Connection[DictRow], query: str, parameters: Mappi
     return connection.execute(query, parameters).fetchall()
 
 
-def _truth(ground: Ground) -> dict[int, dict[str, Any]]:
-    answer = requests.get(f"{ground.sandbox_url}/sandbox/steam/truth", timeout=TIMEOUT)
+def _truth(ground: Ground, day: dt.date | None = None) -> dict[int, dict[str, Any]]:
+    """The store's apps, today or on another day."""
+    parameters = {"day": day.isoformat()} if day else {}
+    answer = requests.get(f"{ground.sandbox_url}/sandbox/steam/truth", params=parameters, timeout=TIMEOUT)
     answer.raise_for_status()
     return {app["appid"]: app for app in answer.json()["apps"]}
