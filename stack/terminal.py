@@ -21,12 +21,18 @@ class Stopped(BaseException):
 
 def end_on_signals() -> None:
     """Turn the first Ctrl-C, SIGTERM or SIGHUP into Stopped; later ones change nothing: the end is under way."""
-    for number in _SIGNALS:
-        # nohup has SIGHUP ignored, so that the command outlives its terminal. SIGINT is taken even so: shells ignore
-        # it for what they start in the background, and there it is sent on purpose.
-        if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-            continue
+    for number in end_signals():
         signal.signal(number, _stop)
+
+
+def end_signals() -> list[signal.Signals]:
+    """Those that ask this process to end: Ctrl-C, SIGTERM and SIGHUP.
+
+    nohup has SIGHUP ignored, so that the command outlives its terminal. SIGINT counts even so: shells ignore it for
+    what they start in the background, and there it is sent on purpose.
+    """
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in _SIGNALS if not (ignored and number == signal.SIGHUP)]
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

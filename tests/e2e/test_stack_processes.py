@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ import psutil
 import pytest
 
 from stack import processes
+from stack.home import PROJECT
 from stack.memory import PeakMemory
 from stack.processes import Service, ServiceError, Supervisor
 
@@ -147,3 +150,42 @@ def test_peak_memory_counts_descendants(service: Callable[[str], Service], super
     assert memory.megabytes["hungry"] >= 80
     assert memory.megabytes["gone"] == 0
     assert memory.megabytes["all"] == memory.megabytes["hungry"]
+
+
+# A level that takes a moment to stop what it started, as pytest does, and leaves a stubborn process behind.
+TEARDOWN = f"""
+import pathlib, subprocess, sys, time
+left = subprocess.Popen([sys.executable, "-c", {STUBBORN!r}], stdout=subprocess.PIPE)
+left.stdout.readline()
+here = pathlib.Path(sys.argv[1])
+here.write_text(str(left.pid))
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(0.3)
+    here.with_suffix(".stopped").touch()
+"""
+LEVELS = f"""
+import sys
+from stack import levels
+levels.GROUPS = {{
+    "all": [levels.Level(name, ((sys.executable, "-c", {TEARDOWN!r}, name),)) for name in sys.argv[1:]]
+}}
+sys.exit(levels.main([]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_levels_that_are_stopped_stop_what_they_started_and_leave_nothing_running(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    files = [tmp_path / "first.pid", tmp_path / "second.pid"]
+    process = subprocess.Popen([sys.executable, "-c", LEVELS, *map(str, files)], cwd=PROJECT)
+    assert eventually(lambda: all(file.exists() and file.read_text() for file in files))
+
+    process.send_signal(number)
+    process.send_signal(number)
+
+    assert process.wait(timeout=20) == 130
+    assert all(file.with_suffix(".stopped").exists() for file in files)
+    assert not any(psutil.pid_exists(int(file.read_text())) for file in files)

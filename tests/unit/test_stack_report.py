@@ -4,7 +4,7 @@ import json
 from decimal import Decimal
 from typing import Any
 
-from stack import levels, report, terminal
+from stack import report, terminal
 
 ACCOUNT = {"platform": "META", "account_id": "1", "account_name": "Aurora", "currency": "CHF", "connection_id": "c"}
 RUNS = {"runs": 1, "unsuccessful": 0, "requests": 12, "read": 500, "staged": 400, "rejected": 2}
@@ -104,25 +104,4 @@ def test_a_table_is_aligned() -> None:
         "---------  -----",
         "a              1",
         "long name  1,000",
-    ]
-
-
-def test_a_level_fails_with_any_of_its_commands_and_the_others_still_run(capsys: Any) -> None:
-    called: list[str] = []
-    statuses = {"one": 0, "two": 5, "three": 0}
-
-    def call(command: levels.Command) -> int:
-        called.append(command[0])
-        return statuses[command[0]]
-
-    ticks = iter(range(100))
-    status = levels.run(
-        [levels.Level("a", (("one",), ("two",))), levels.Level("b", (("three",),))], call, lambda: float(next(ticks))
-    )
-
-    assert status == 1
-    assert called == ["one", "two", "three"]
-    assert capsys.readouterr().out.split() == [
-        *("level", "seconds", "result", "-----", "-------", "------"),
-        *("a", "1.0", "FAILED", "b", "1.0", "ok"),
     ]

@@ -1,0 +1,59 @@
+"""What `make test` runs at a time, says and answers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from stack import levels
+
+
+def level(name: str, *commands: str) -> levels.Level:
+    return levels.Level(name, tuple((command,) for command in commands))
+
+
+def test_a_level_fails_with_any_of_its_commands_and_the_others_still_run(capsys: Any) -> None:
+    called: list[str] = []
+    statuses = {"one": 0, "two": 5, "three": 0}
+
+    async def call(command: levels.Command) -> tuple[int, str]:
+        called.append(command[0])
+        return statuses[command[0]], f"said by {command[0]}\n"
+
+    ticks = iter(range(100))
+    both = [level("a", "one", "two"), level("b", "three")]
+    status = asyncio.run(levels.run(both, call, lambda: float(next(ticks))))
+
+    assert status == 1
+    assert called == ["one", "two", "three"]
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        *("a begins", "said by one", "said by two", "b begins", "said by three", ""),
+        *("level  seconds  result", "-----  -------  ------"),
+        *("a          1.0  FAILED", "b          1.0  ok", "all        5.0  FAILED"),
+    ]
+    assert err == "FAILED: a\n"
+
+
+def test_two_levels_run_at_a_time_and_each_is_printed_when_it_ends(capsys: Any) -> None:
+    running: set[str] = set()
+    together: list[set[str]] = []
+    third = asyncio.Event()
+
+    async def call(command: levels.Command) -> tuple[int, str]:
+        running.add(command[0])
+        together.append(set(running))
+        if command[0] == "third":
+            third.set()
+        elif command[0] == "first":
+            await third.wait()
+        running.remove(command[0])
+        return 0, f"{command[0]}\n"
+
+    status = asyncio.run(levels.run([level(name, name) for name in ("first", "second", "third")], call))
+
+    assert status == 0
+    assert together == [{"first"}, {"first", "second"}, {"first", "third"}]
+    assert capsys.readouterr().out.splitlines()[:6] == [
+        *("first begins", "second begins", "second", "third begins", "third", "first")
+    ]
