@@ -33,12 +33,19 @@ def connection_id(alias: str) -> str:
 
 
 class Model:
-    """A migrated database in which accounts are known by an alias."""
+    """A migrated database in which accounts are known by an alias.
+
+    Its present is that of the test: from the import of a test's module to its turn it may be ten minutes.
+    """
 
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
         self.conn = conn
+        self.now = dt.datetime.now(dt.UTC)
         self.accounts: dict[str, Account] = {}
         self.platforms: dict[str, str] = {}
+
+    def hours_ago(self, hours: float) -> dt.datetime:
+        return self.now - dt.timedelta(hours=hours)
 
     def add_shop(self, shop_id: str, *, currency: str = "EUR", time_zone: str = "UTC") -> None:
         self.insert(

@@ -14,8 +14,6 @@ from tests.sql.model import Model, connection_id
 
 pytestmark = pytest.mark.db
 
-NOW = dt.datetime.now(dt.UTC)
-
 
 @pytest.fixture
 def model(connect: Callable[[], psycopg.Connection[Any]]) -> Model:
@@ -24,12 +22,11 @@ def model(connect: Callable[[], psycopg.Connection[Any]]) -> Model:
     return model
 
 
-def hours_ago(hours: float) -> dt.datetime:
-    return NOW - dt.timedelta(hours=hours)
-
-
 def add_run(model: Model, alias: str | None, status: str, hours: float, **columns: Any) -> None:
-    """A run that was asked for `hours` ago and ended, if it did, a minute later."""
+    """A run that was asked for `hours` ago and ended, if it did, a minute later.
+
+    columns: a span of time stands for the moment so long ago.
+    """
     ended = status in ("SUCCEEDED", "PARTIAL", "FAILED")
     row = {
         "shop_id": "aurora",
@@ -37,10 +34,10 @@ def add_run(model: Model, alias: str | None, status: str, hours: float, **column
         "job_type": "INCREMENTAL",
         "platform": model.platforms.get(alias or "", "META"),
         "connection_id": connection_id(alias) if alias else None,
-        "created_at": hours_ago(hours),
-        "started_at": None if status == "QUEUED" else hours_ago(hours),
-        "completed_at": hours_ago(hours) + dt.timedelta(minutes=1) if ended else None,
-        **columns,
+        "created_at": model.hours_ago(hours),
+        "started_at": None if status == "QUEUED" else model.hours_ago(hours),
+        "completed_at": model.hours_ago(hours) + dt.timedelta(minutes=1) if ended else None,
+        **{name: model.now - value if isinstance(value, dt.timedelta) else value for name, value in columns.items()},
     }
     model.insert("core_warehouse.etl_runs", [row])
 
@@ -72,12 +69,16 @@ LIMITED = {"code": "META_RATE_LIMIT", "message": "too many calls"}
         ("STALE", {}, [("SUCCEEDED", 90, {}), ("SUCCEEDED", 1, {"job_type": "BACKFILL"})]),
         ("FAILING", {}, [("SUCCEEDED", 20, {}), ("FAILED", 1, {"error": FAILURE})]),
         ("FAILING", {}, [("SUCCEEDED", 20, {}), ("PARTIAL", 1, {})]),
-        ("RUNNING", {}, [("SUCCEEDED", 20, {}), ("IN_PROGRESS", 0, {"leased_until": hours_ago(-1)})]),
-        ("RUNNING", {}, [("IN_PROGRESS", 0.1, {"heartbeat_at": hours_ago(0.05)})]),
-        ("STUCK", {}, [("SUCCEEDED", 20, {}), ("IN_PROGRESS", 2, {"leased_until": hours_ago(1)})]),
+        ("RUNNING", {}, [("SUCCEEDED", 20, {}), ("IN_PROGRESS", 0, {"leased_until": dt.timedelta(hours=-1)})]),
+        ("RUNNING", {}, [("IN_PROGRESS", 0.1, {"heartbeat_at": dt.timedelta(hours=0.05)})]),
+        ("STUCK", {}, [("SUCCEEDED", 20, {}), ("IN_PROGRESS", 2, {"leased_until": dt.timedelta(hours=1)})]),
         ("STUCK", {}, [("IN_PROGRESS", 2, {})]),
-        ("WAITING_FOR_QUOTA", {}, [("FAILED", 9, {}), ("QUEUED", 1, {"not_before": hours_ago(-3), "error": LIMITED})]),
-        ("OK", {}, [("SUCCEEDED", 9, {}), ("QUEUED", 0, {"not_before": hours_ago(-0.01)})]),
+        (
+            "WAITING_FOR_QUOTA",
+            {},
+            [("FAILED", 9, {}), ("QUEUED", 1, {"not_before": dt.timedelta(hours=-3), "error": LIMITED})],
+        ),
+        ("OK", {}, [("SUCCEEDED", 9, {}), ("QUEUED", 0, {"not_before": dt.timedelta(hours=-0.01)})]),
         ("NEEDS_RECONNECT", {"state": "NEEDS_RECONNECT"}, [("SUCCEEDED", 1, {})]),
         ("NEEDS_PERMISSION", {"state": "NEEDS_PERMISSION"}, []),
         ("PAUSED", {"state": "PAUSED"}, [("SUCCEEDED", 1, {})]),
@@ -128,30 +129,35 @@ def test_sync_status_keeps_the_old_columns_first_and_lists_runs_newest_first(mod
 
 def test_sync_status_tells_cursor_age_and_the_next_attempt(model: Model) -> None:
     model.add_account(
-        "main", "META", account_id="1", next_sync_at=hours_ago(-5), consecutive_failures=2, last_error_code="UNKNOWN"
+        "main",
+        "META",
+        account_id="1",
+        next_sync_at=model.hours_ago(-5),
+        consecutive_failures=2,
+        last_error_code="UNKNOWN",
     )
     add_run(model, "main", "SUCCEEDED", 30)
-    add_run(model, "main", "QUEUED", 1, not_before=hours_ago(-2), error=LIMITED)
+    add_run(model, "main", "QUEUED", 1, not_before=model.hours_ago(-2), error=LIMITED)
     for stream, hours in (("insights_ad", 40), ("insights_account", 16)):
         cursor = {
             "connection_id": connection_id("main"),
             "stream": stream,
-            "cursor_at": hours_ago(hours),
+            "cursor_at": model.hours_ago(hours),
             "run_id": connection_id("any"),
         }
         model.insert("penstock.stream_cursors", [cursor])
     queued, succeeded = model.rows("select * from reporting.sync_status")
-    assert queued["cursor"] == hours_ago(40)
+    assert queued["cursor"] == model.hours_ago(40)
     assert round(queued["age"].total_seconds() / 3600) == 30
     assert queued["consecutive_failures"] == 2
-    assert queued["next_attempt_at"] == hours_ago(-2)
-    assert succeeded["next_attempt_at"] == hours_ago(-5)
+    assert queued["next_attempt_at"] == model.hours_ago(-2)
+    assert succeeded["next_attempt_at"] == model.hours_ago(-5)
     assert queued["last_error_code"] == "UNKNOWN"
 
 
 def test_data_freshness_names_the_last_day_and_how_far_the_cursor_is_behind(model: Model) -> None:
-    model.add_account("main", "META", account_id="1", time_zone="Pacific/Kiritimati", last_synced_at=NOW)
-    today = NOW.astimezone(dt.timezone(dt.timedelta(hours=14))).date()
+    model.add_account("main", "META", account_id="1", time_zone="Pacific/Kiritimati", last_synced_at=model.now)
+    today = model.now.astimezone(dt.timezone(dt.timedelta(hours=14))).date()
     record = {
         "date_start": (today - dt.timedelta(days=2)).isoformat(),
         "date_stop": (today - dt.timedelta(days=2)).isoformat(),
@@ -164,7 +170,7 @@ def test_data_freshness_names_the_last_day_and_how_far_the_cursor_is_behind(mode
     cursor = {
         "connection_id": connection_id("main"),
         "stream": "insights_account",
-        "cursor_at": NOW - dt.timedelta(days=1),
+        "cursor_at": model.now - dt.timedelta(days=1),
         "run_id": connection_id("any"),
     }
     model.insert("penstock.stream_cursors", [cursor])
@@ -189,7 +195,7 @@ def test_data_quality_shows_findings_and_records_that_wait_to_be_replayed(model:
         "reason_code": "WRONG_TYPE",
         "payload": "{}",
     }
-    for number, replayed_at in ((1, None), (2, None), (3, NOW)):
+    for number, replayed_at in ((1, None), (2, None), (3, model.now)):
         row = {**rejected, "reason": f"spend {number}", "payload_hash": str(number), "replayed_at": replayed_at}
         model.insert("staging_ingest.rejected_records", [row])
     model.insert(
@@ -206,7 +212,7 @@ def test_data_quality_shows_findings_and_records_that_wait_to_be_replayed(model:
 def test_the_unfinished_day_is_marked_in_the_accounts_own_zone(model: Model) -> None:
     model.add_account("east", "META", account_id="1", time_zone="Pacific/Kiritimati")
     model.add_account("west", "META", account_id="2", time_zone="Pacific/Pago_Pago")
-    today_east = NOW.astimezone(dt.timezone(dt.timedelta(hours=14))).date()
+    today_east = model.now.astimezone(dt.timezone(dt.timedelta(hours=14))).date()
     for alias in ("east", "west"):
         model.transform(alias, {"totals": (today_east - dt.timedelta(days=1), today_east - dt.timedelta(days=1))})
     rows = model.rows("select account_id, is_provisional from reporting.reconciliation where metric = 'spend'")
