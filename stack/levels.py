@@ -51,8 +51,8 @@ def _pytest(*arguments: str) -> tuple[Command, ...]:
     return ((sys.executable, "-m", "pytest", "-q", *arguments),)
 
 
-# Unit tests use no plugin, and importing these takes as long as a good part of the tests.
-_BARE = ("-p", "no:hypothesispytest", "-p", "no:anyio")
+# Unit tests use no plugin and look at no log, and both cost a good part of what the tests themselves do.
+_BARE = ("--disable-plugin-autoload", "-p", "no:logging")
 
 
 LINT = Level(
