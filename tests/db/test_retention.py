@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import datetime as dt
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
 
+from penstock.core import retention as retention_rules
 from penstock.core.errors import PenstockError
 from penstock.core.retention import Policy
 from penstock.jobs import retention
@@ -208,6 +213,29 @@ def test_a_row_that_the_old_worker_had_copied_before_it_died_is_kept_once(wareho
     fetch(warehouse, "insert into archived_activity_log select *, now() from activity_log limit 2")
     enforce(warehouse, ACTIVITY)
     assert counts(warehouse) == (0, 3)
+
+
+@contextlib.contextmanager
+def far_away(dsn: str, milliseconds: int) -> Iterator[str]:
+    """The database behind a proxy that takes so long for the way there and back."""
+    parts = urlsplit(dsn)
+    command = [sys.executable, "-m", "bench.delay", f"{parts.hostname}:{parts.port}", str(milliseconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as proxy:
+        try:
+            assert proxy.stdout is not None
+            port = proxy.stdout.readline().strip()
+            yield urlunsplit(parts._replace(netloc=f"{parts.username}@127.0.0.1:{port}"))
+        finally:
+            proxy.terminate()
+
+
+def test_a_far_database_does_not_make_batches_small(warehouse: Warehouse) -> None:
+    """They were fitted to the time that a batch took here: with the way in it, none was ever small enough."""
+    fill_activity(warehouse, {100: 20_000})
+    with far_away(warehouse.dsn, 40) as dsn, Warehouse(dsn) as far:
+        result = enforce(far, ACTIVITY)
+    assert result["rows_archived"] == 20_000
+    assert result["batches"] < 20_000 / retention_rules.FIRST_BATCH
 
 
 def test_a_legal_hold_keeps_rows_in_either_table(warehouse: Warehouse) -> None:

@@ -87,6 +87,48 @@ def test_a_transaction_commits_or_leaves_nothing(warehouse: Warehouse) -> None:
         assert connection.execute("select count(*) from t").fetchone() == (0,)
 
 
+def test_a_pipelined_transaction_commits_or_leaves_nothing(warehouse: Warehouse) -> None:
+    with warehouse.pipelined_transaction() as connection:
+        connection.execute("create table t (n int primary key)")
+        inserted = connection.execute("insert into t values (1) returning n")
+        assert inserted.fetchone() == (1,)
+        connection.execute("insert into t values (2)")
+
+    def insert_again() -> None:
+        with warehouse.pipelined_transaction() as connection:
+            connection.execute("insert into t values (3)")
+            connection.execute("insert into t values (1)")  # whose result nobody fetches
+
+    def give_up() -> None:
+        with warehouse.pipelined_transaction() as connection:
+            connection.execute("insert into t values (4)")
+            raise ZeroDivisionError
+
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        insert_again()
+    with pytest.raises(ZeroDivisionError):
+        give_up()
+    with warehouse.transaction() as connection:
+        assert connection.execute("select array_agg(n order by n) from t").fetchone() == ([1, 2],)
+
+
+def test_a_connection_that_breaks_inside_a_pipelined_transaction_is_not_replaced_there(warehouse: Warehouse) -> None:
+    def write_in_two_halves() -> None:
+        with warehouse.pipelined_transaction() as connection:
+            connection.execute("create table half (n int)")
+            row = connection.execute("select pg_backend_pid()").fetchone()
+            assert row is not None
+            terminate(warehouse.dsn, row[0])
+            with warehouse.connection() as same:
+                same.execute("create table other_half (n int)")
+
+    with pytest.raises(psycopg.OperationalError):
+        write_in_two_halves()
+    with warehouse.connection() as connection:
+        tables = connection.execute("select to_regclass('half'), to_regclass('other_half')").fetchone()
+    assert tables == (None, None)
+
+
 def test_the_shared_connection_commits_although_the_thread_has_a_transaction_open(warehouse: Warehouse) -> None:
     with warehouse.transaction() as connection:
         connection.execute("create table t (n int)")
@@ -166,8 +208,9 @@ def test_behind_a_transaction_pooler_time_outs_hold_in_transactions_and_nothing_
             for _ in range(10):
                 connection.execute("select %s::int", [1])
             assert connection.execute("select count(*) from pg_prepared_statements").fetchone() == (0,)
-        with warehouse.transaction() as connection:
-            assert connection.execute("select current_setting('statement_timeout')").fetchone() == ("7s",)
+        for begin in (warehouse.transaction, warehouse.pipelined_transaction):
+            with begin() as connection:
+                assert connection.execute("select current_setting('statement_timeout')").fetchone() == ("7s",)
 
 
 def test_a_direct_connection_is_not_taken_for_a_pooled_one(warehouse: Warehouse) -> None:

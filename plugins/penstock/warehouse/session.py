@@ -130,6 +130,29 @@ class Warehouse:
                 self._local.depth -= 1
 
     @contextmanager
+    def pipelined_transaction(self) -> Iterator[Connection]:
+        """As `transaction`, never inside another one; its statements travel together until a result is fetched.
+
+        Two round trips where `transaction` has one per statement, and one each to begin and to end: for those that
+        hold locks which others want. A statement's fault is raised when a result is fetched, or at the end.
+        """
+        with self.connection() as connection:
+            self._local.depth = 1
+            try:
+                with connection.pipeline():
+                    connection.execute("begin")
+                    if self._pooled:
+                        connection.execute(_LOCAL_SETTINGS, self._time_outs())
+                    yield connection
+                    connection.execute("commit")
+            except BaseException:
+                if not connection.closed:
+                    connection.rollback()
+                raise
+            finally:
+                self._local.depth = 0
+
+    @contextmanager
     def shared_connection(self) -> Iterator[Connection]:
         """One autocommit connection for all threads, one at a time: for short statements that must commit at once
         even while this thread has a transaction open. Do not begin a transaction on it."""
