@@ -215,6 +215,19 @@ def test_a_row_that_the_old_worker_had_copied_before_it_died_is_kept_once(wareho
     assert counts(warehouse) == (0, 3)
 
 
+def test_copies_of_the_old_worker_in_the_midst_of_many_rows_are_kept_once(warehouse: Warehouse) -> None:
+    """The batches before and after that with copies go the quick way, and none of the rows is counted twice."""
+    fill_activity(warehouse, {100: 3000})
+    copied = (
+        "insert into archived_activity_log select *, now() from activity_log order by created_at offset 1400 limit 90"
+    )
+    fetch(warehouse, copied)
+    result = enforce(warehouse, ACTIVITY)
+    assert counts(warehouse) == (0, 3000)
+    assert (result["rows_archived"], result["rows_left"]) == (3000, 0)
+    assert fetch(warehouse, "select count(distinct id) from archived_activity_log") == [(3000,)]
+
+
 @contextlib.contextmanager
 def far_away(dsn: str, milliseconds: int) -> Iterator[str]:
     """The database behind a proxy that takes so long for the way there and back."""

@@ -85,7 +85,7 @@ def test_a_pause_is_in_proportion_to_the_batch(seconds: float, expected: float) 
 def test_names_are_quoted_and_values_are_bound() -> None:
     hostile = Relation("public", 'x"; drop table y; --', ("id", 'a"b', "created_at", "legal_hold"))
     archive = Relation("public", "archive", hostile.columns)
-    text = Statements(ENTITIES["activity_log"].tables[0], hostile, archive).along_time.as_string(None)
+    text = Statements(ENTITIES["activity_log"].tables[0], hostile, archive).along_time.plain.as_string(None)
     assert 'delete from "public"."x""; drop table y; --" as t' in text
     assert 'insert into "public"."archive" ("id", "a""b", "created_at", "legal_hold")' in text
     assert "select *" not in text
@@ -95,7 +95,7 @@ def test_names_are_quoted_and_values_are_bound() -> None:
 
 def test_children_without_a_foreign_key_go_in_the_same_statement() -> None:
     slices = Relation("penstock", "slices", ("run_id", "slice_no", "updated_at"))
-    text = Statements(ENTITIES["run_slices"].tables[0], slices, None).through_pages.as_string(None)
+    text = Statements(ENTITIES["run_slices"].tables[0], slices, None).through_pages.plain.as_string(None)
     assert 'delete from "penstock"."slice_keys" as c using gone where' in text
     assert 'c."run_id" = gone."run_id" and c."slice_no" = gone."slice_no"' in text
 

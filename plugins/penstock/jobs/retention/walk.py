@@ -19,7 +19,7 @@ import psycopg
 from psycopg import sql
 
 from penstock.core import retention
-from penstock.jobs.retention.statements import Statements
+from penstock.jobs.retention.statements import Move, Statements
 from penstock.warehouse import failures, queries
 from penstock.warehouse.session import Warehouse
 
@@ -98,8 +98,14 @@ class Task:
             row = connection.execute(self.statements.left, {"before": self.before}).fetchone()
         return int(row[0]) if row else 0
 
-    def move(self, statement: sql.Composed, place: Mapping[str, Any]) -> Batch:
+    def move(self, move: Move, place: Mapping[str, Any]) -> Batch:
         """One batch and its count, in one transaction. Raises psycopg.Error."""
+        try:
+            return self._move(move.plain, place)
+        except (psycopg.errors.UniqueViolation, psycopg.errors.ExclusionViolation):
+            return self._move(move.careful, place)
+
+    def _move(self, statement: sql.Composed, place: Mapping[str, Any]) -> Batch:
         # While the rows are locked, the server waits for us once, however far away it is.
         with self.warehouse.pipelined_transaction() as connection:
             connection.execute(_LOCAL_SETTINGS, {"statement": STATEMENT_TIMEOUT, "lock": LOCK_TIMEOUT})
@@ -168,14 +174,12 @@ def _pages_from(first: int, size: int) -> Mapping[str, Any]:
     return {"first": f"({first},0)", "end": f"({first + size},0)"}
 
 
-def _patiently(
-    task: Task, statement: sql.Composed, place: Callable[[int], Mapping[str, Any]], size: int
-) -> tuple[Batch, int]:
+def _patiently(task: Task, move: Move, place: Callable[[int], Mapping[str, Any]], size: int) -> tuple[Batch, int]:
     """The batch, tried again smaller after a time-out or another passing fault; and the size that it had at last."""
     fault_count = 0
     while True:
         try:
-            return task.move(statement, place(size)), size
+            return task.move(move, place(size)), size
         except psycopg.Error as fault:
             fault_count += 1
             is_timeout = isinstance(fault, psycopg.errors.QueryCanceled)
