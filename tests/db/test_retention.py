@@ -251,6 +251,17 @@ def test_a_far_database_does_not_make_batches_small(warehouse: Warehouse) -> Non
     assert result["batches"] < 20_000 / retention_rules.FIRST_BATCH
 
 
+def test_a_time_before_all_others_is_old(warehouse: Warehouse) -> None:
+    """Python has no instant for it."""
+    fill_activity(warehouse, {100: 3})
+    fetch(
+        warehouse,
+        "update activity_log set created_at = '-infinity' where ctid in (select ctid from activity_log limit 1)",
+    )
+    assert enforce(warehouse, Policy("activity_log", 90, 36_500))["rows_archived"] == 3
+    assert counts(warehouse) == (0, 2), "nothing is kept for ever, so that the one is purged at once"
+
+
 def test_a_legal_hold_keeps_rows_in_either_table(warehouse: Warehouse) -> None:
     for table in ("activity_log", "archived_activity_log"):
         fetch(warehouse, f"alter table {table} add column legal_hold boolean")

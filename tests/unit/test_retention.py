@@ -103,12 +103,16 @@ def test_children_without_a_foreign_key_go_in_the_same_statement() -> None:
 class Moves:
     """Stands for the task of a walk: notes where each batch was asked to be taken, and says how it went."""
 
-    def __init__(self, *batches: tuple[int, dt.datetime | None, float]) -> None:
+    def __init__(self, *batches: tuple[int, dt.datetime | None, float], first: str | None = None) -> None:
+        self.first = first
         self.statements = Statements(ENTITIES["activity_log"].tables[0], Relation("public", "t", ("id",)), None)
         self.places: list[Mapping[str, Any]] = []
         self.pauses: list[float] = []
         self.sleep = self.pauses.append
         self._batches = iter(batches)
+
+    def first_time(self) -> str | None:
+        return self.first
 
     def move(self, _: object, place: Mapping[str, Any]) -> walk.Batch:
         self.places.append(place)
@@ -117,7 +121,7 @@ class Moves:
 
 
 def test_each_batch_begins_where_the_one_before_ended() -> None:
-    moves = Moves((500, NOW, AIM), (500, NOW + dt.timedelta(hours=1), 2 * AIM))
+    moves = Moves((500, NOW, AIM), (500, NOW + dt.timedelta(hours=1), 2 * AIM), first="-infinity")
     walk._walk_along_time(moves)  # type: ignore[arg-type]
     assert [(place["from_time"], place["size"]) for place in moves.places] == [
         ("-infinity", 500),
@@ -125,6 +129,12 @@ def test_each_batch_begins_where_the_one_before_ended() -> None:
         ("2026-03-01T03:00:00+00:00", 250),
     ]
     assert moves.pauses == [retention.pause(AIM), retention.pause(2 * AIM)]
+
+
+def test_without_an_old_row_there_is_no_batch() -> None:
+    moves = Moves((500, NOW, AIM), first=None)
+    walk._walk_along_time(moves)  # type: ignore[arg-type]
+    assert (moves.places, moves.pauses) == ([], [])
 
 
 def test_every_page_is_gone_through_once() -> None:

@@ -48,6 +48,8 @@ select
     coalesce(sum({stored_bytes}), 0)::bigint
 from {relation} as t where {old}
 """
+# As text: Python has no instant for -infinity.
+_FIRST = "select min({time})::text from {relation} as t where {old}"
 _LEFT = "select count(*) from {relation} as t where {old}"
 
 TUPLE_HEADER_BYTES = 24  # https://www.postgresql.org/docs/current/storage-page-layout.html, with its padding
@@ -125,6 +127,11 @@ class Statements:
     def found(self) -> sql.Composed:
         """How many rows there are to be moved, their least and greatest time, and their bytes."""
         return self._over_old_rows(_FOUND)
+
+    @property
+    def first(self) -> sql.Composed:
+        """The least time of the rows to be moved, as text."""
+        return self._over_old_rows(_FIRST)
 
     @property
     def left(self) -> sql.Composed:

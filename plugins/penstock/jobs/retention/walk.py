@@ -98,6 +98,12 @@ class Task:
             row = connection.execute(self.statements.left, {"before": self.before}).fetchone()
         return int(row[0]) if row else 0
 
+    def first_time(self) -> str | None:
+        """The least time of the rows that are still to be moved; None: there are none."""
+        with self.warehouse.connection() as connection:
+            row = connection.execute(self.statements.first, {"before": self.before}).fetchone()
+        return row[0] if row else None
+
     def move(self, move: Move, place: Mapping[str, Any]) -> Batch:
         """One batch and its count, in one transaction. Raises psycopg.Error."""
         try:
@@ -140,9 +146,12 @@ def walk(task: Task, *, is_indexed: bool, blocks: Callable[[], int]) -> int:
 
 
 def _walk_along_time(task: Task) -> None:
-    """Each batch begins where the one before ended: without that, it would first pass its dead index entries."""
-    size, from_time = retention.FIRST_BATCH, "-infinity"
-    while True:
+    """Each batch begins where the one before ended: without that, it would first pass its dead index entries.
+
+    Those of a run that was killed are passed before the first batch, which a time-out would end.
+    """
+    size, from_time = retention.FIRST_BATCH, task.first_time()
+    while from_time is not None:
         place = functools.partial(_rows_from, from_time)
         batch, size = _patiently(task, task.statements.along_time, place, size)
         if not batch.rows:
