@@ -11,6 +11,7 @@ from airflow.sdk import Connection
 from psycopg.conninfo import conninfo_to_dict
 
 from penstock.core.errors import ConfigurationError
+from penstock.hooks import connections
 from penstock.hooks.connections import FALLBACKS, base_url, find_connection, required
 from penstock.hooks.ga4 import GA4Hook
 from penstock.hooks.klaviyo import KlaviyoHook
@@ -22,6 +23,8 @@ from penstock.hooks.vendor import Unlimited
 from penstock.hooks.warehouse import WarehouseHook, dsn_of
 from penstock.sources import REGISTRY, SOURCES
 from penstock.sources.stream import Account
+from stack import settings
+from stack.home import PROJECT
 
 pytestmark = pytest.mark.dags
 
@@ -66,6 +69,29 @@ def test_an_airflow_connection_comes_before_the_environment(
     found = find_connection("klaviyo")
     assert found is not None
     assert found.password == "pk_of_the_connection"
+
+
+@pytest.mark.parametrize(
+    ("conn_id", "name", "value"), [("meta_ads", "api_version", "v99.0"), ("klaviyo", "revision", "2099-01-15")]
+)
+def test_the_settings_file_takes_the_version_that_the_remedy_says_to_raise(conn_id: str, name: str, value: str) -> None:
+    variable = connections._EXTRA_VARIABLES[conn_id][name]
+    values = {"WAREHOUSE_HOST": "db", "WAREHOUSE_SCHEMA": "dwh", "PENSTOCK_ENCRYPTION_KEYS": "key", variable: value}
+
+    loaded = settings.load(PROJECT / "airflow_settings.yaml", values)
+
+    extra = next(item.fields["extra"] for item in loaded.connections if item.conn_id == conn_id)
+    assert json.loads(extra)[name] == value
+
+
+def test_whatever_the_environment_may_say_is_in_the_settings_file_and_in_the_example() -> None:
+    tables = (connections._PASSWORD_VARIABLES, connections._HOST_VARIABLES, connections._LOGIN_VARIABLES)
+    variables = {name for table in tables for name in table.values()}
+    variables |= {name for extra in connections._EXTRA_VARIABLES.values() for name in extra.values()}
+    file, example = (PROJECT / "airflow_settings.yaml").read_text(), (PROJECT / ".env.example").read_text()
+
+    assert {name for name in variables if f"${{{name}" not in file} == set()
+    assert {name for name in variables if f"#{name}=" not in example} == set()
 
 
 @pytest.mark.parametrize("conn_id", sorted(FALLBACKS))

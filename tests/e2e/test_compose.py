@@ -102,7 +102,7 @@ def test_every_variable_is_explained_in_the_example() -> None:
     assert {name for name in used if f"#{name}=" not in example} == set()
 
 
-def test_the_init_service_hands_on_every_variable_of_a_vendor() -> None:
+def test_the_init_service_hands_on_every_variable_of_a_vendor_and_of_the_settings() -> None:
     given = SERVICES["init"]["environment"]
     wanted = {
         name
@@ -110,10 +110,35 @@ def test_the_init_service_hands_on_every_variable_of_a_vendor() -> None:
         for name in (vendor.credential, vendor.account, vendor.base_url)
         if name is not None
     }
+    settings_file = yaml.safe_load((PROJECT / "airflow_settings.yaml").read_text())
+    settings = {match["name"] for text in texts(settings_file) for match in VARIABLE.finditer(text)}
+    from_the_url = {f"WAREHOUSE_{field.upper()}" for field in (*plan.LIBPQ_FIELDS.values(), "extra")}
 
-    assert wanted - given.keys() == set()
+    assert (wanted | settings) - from_the_url - given.keys() == set()
     assert deployment.SANDBOX_VARIABLE in given
     assert SERVICES["init"]["command"] == ["python", "-m", "stack", "init"]
+
+
+def test_the_warehouse_may_have_the_name_that_the_old_workers_gave_it() -> None:
+    url = SERVICES["init"]["environment"]["WAREHOUSE_URL"]
+    names = [match["name"] for match in re.finditer(r"\$\{(?P<name>[A-Z_]+):-", url)]
+
+    assert tuple(names[:-1]) == plan.WAREHOUSE_VARIABLES
+    assert names[-1] == "WAREHOUSE_PASSWORD"
+
+
+@pytest.mark.parametrize("name", ["scheduler", "triggerer", "worker"])
+def test_whoever_runs_tasks_has_the_variables_that_tasks_read(name: str) -> None:
+    read = {
+        variable
+        for file in (PROJECT / "plugins" / "penstock" / "operators").glob("*.py")
+        for variable in re.findall(r'_VARIABLE = "([A-Z_]+)"', file.read_text())
+    }
+
+    given = SERVICES[name].get("environment", COMPOSE["x-airflow"]["environment"])
+
+    assert "CALENDAR_SYNC_BATCH_SIZE" in read
+    assert read - given.keys() == set()
 
 
 def test_the_sandbox_has_a_profile_of_its_own() -> None:
