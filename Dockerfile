@@ -1,6 +1,10 @@
 # The official image with our requirements and our code. Built by docker-compose.yaml.
 FROM apache/airflow:3.3.2-python3.11
 
+# The image's user builds the package in this folder; WORKDIR alone would make it root's.
+USER root
+RUN install --directory --owner=airflow --group=root /opt/penstock
+USER airflow
 WORKDIR /opt/penstock
 
 COPY requirements.txt ./
