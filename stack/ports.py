@@ -44,12 +44,3 @@ def choose(names: Iterable[str], remembered: Mapping[str, int]) -> dict[str, int
 def remembered(path: Path) -> dict[str, int]:
     """The ports in the file; entries that are no ports are left out."""
     return {name: port for name, port in private_files.read_json(path).items() if isinstance(port, int)}
-
-
-def allocate(path: Path, names: Iterable[str]) -> dict[str, int]:
-    """Choose ports for the names and remember them in the file."""
-    known = remembered(path)
-    chosen = choose(names, known)
-    if chosen.items() - known.items():
-        private_files.write_json(path, known | chosen)
-    return chosen
