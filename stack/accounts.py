@@ -7,11 +7,16 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
+from penstock.clients.credentials import Credentials
+from penstock.clients.klaviyo import KlaviyoClient
+from penstock.core.errors import PenstockError
 from penstock.jobs.accounts import register_account
+from penstock.sources.klaviyo import LIMITS
+from penstock.warehouse.limits import SharedBreaker, SharedLimiter
 from penstock.warehouse.session import Connection, Warehouse
 from penstock.warehouse.vault import Vault
 from stack import sandbox
-from stack.plan import Plan, Vendor
+from stack.plan import KLAVIYO, Plan, Vendor
 
 SANDBOX = "sandbox"
 ENVIRONMENT = "environment"
@@ -28,6 +33,14 @@ _UNPARK = """
 update public.platform_connections
 set is_active = true, settings = settings - 'is_parked', updated_at = now()
 where id = any(%(kept)s::uuid[]) and settings ? 'is_parked'
+"""
+_KNOWN = """
+select account_id
+from public.platform_connections
+where
+    platform = %(platform)s and is_active
+    and settings ->> 'registered_by' = %(origin)s and settings ->> 'registered_from' = %(installation)s
+order by account_id
 """
 
 
@@ -70,11 +83,11 @@ def register(
 
     installation: by what this stack knows its own accounts; several may share a warehouse.
     """
-    candidates = [*of_environment(plan)]
-    if sandbox_url:
-        candidates += of_sandbox(plan, sandbox.accounts(sandbox_url))
     vault = Vault.from_environment({**plan.values, "PENSTOCK_ENCRYPTION_KEYS": vault_keys})
     with closing(Warehouse(warehouse_dsn)) as warehouse:
+        candidates = [*of_environment(plan), *of_klaviyos_key(plan, warehouse, installation, say)]
+        if sandbox_url:
+            candidates += of_sandbox(plan, sandbox.accounts(sandbox_url))
         registered = [_register(warehouse, vault, candidate, installation) for candidate in candidates]
         with warehouse.transaction() as connection:
             _park(connection, [account.connection_id for account in registered], installation, say)
@@ -109,21 +122,53 @@ def of_sandbox(plan: Plan, answer: Sequence[Mapping[str, Any]]) -> Iterator[Cand
 
 def of_environment(plan: Plan) -> Iterator[Candidate]:
     """The accounts that variables name: several ids are separated by commas. They belong to the shop SHOP_ID."""
-    shop_id = plan.values.get("SHOP_ID") or "default"
     for vendor in plan.real:
         if vendor.platform is None or vendor.account is None:
             continue
         for part in plan.values.get(vendor.account, "").split(","):
             account_id = part.strip().removeprefix("act_").removeprefix("properties/")
             if account_id:
-                yield Candidate(
-                    vendor=vendor,
-                    shop_id=shop_id,
-                    shop_name=plan.values.get("SHOP_NAME") or shop_id,
-                    account_id=account_id,
-                    account_name=account_id,
-                    origin=ENVIRONMENT,
-                )
+                yield _of_the_shop(plan, vendor, account_id)
+
+
+def of_klaviyos_key(
+    plan: Plan, warehouse: Warehouse, installation: str, say: Callable[[str], None]
+) -> Iterator[Candidate]:
+    """The account of Klaviyo's private key, where no variable names it: the old worker knew the key alone, and a key
+    belongs to one account. Klaviyo is asked; while it does not answer, the account of the last start stays."""
+    key = plan.values.get(KLAVIYO.credential)
+    is_named = KLAVIYO.account is not None and bool(plan.values.get(KLAVIYO.account))
+    if not key or is_named or KLAVIYO.conn_id in plan.given_connections:
+        return
+    try:
+        found = [_account_of(key, plan, warehouse)]
+    except PenstockError as failure:
+        say(f"{KLAVIYO.title}: which account the key belongs to cannot be told: {failure} What to do: {failure.remedy}")
+        known = {"platform": KLAVIYO.platform, "origin": ENVIRONMENT, "installation": installation}
+        with warehouse.connection() as connection:
+            found = [row[0] for row in connection.execute(_KNOWN, known)]
+    for account_id in found:
+        yield _of_the_shop(plan, KLAVIYO, account_id)
+
+
+def _account_of(key: str, plan: Plan, warehouse: Warehouse) -> str:
+    base_url = plan.values.get(KLAVIYO.base_url) or KLAVIYO.default_url
+    credentials = Credentials(base_url, key, extra={"revision": plan.values.get("KLAVIYO_REVISION")})
+    client = KlaviyoClient(credentials, "", LIMITS, SharedLimiter(warehouse), SharedBreaker(warehouse))
+    with closing(client):
+        return client.own_account_id()
+
+
+def _of_the_shop(plan: Plan, vendor: Vendor, account_id: str) -> Candidate:
+    shop_id = plan.values.get("SHOP_ID") or "default"
+    return Candidate(
+        vendor=vendor,
+        shop_id=shop_id,
+        shop_name=plan.values.get("SHOP_NAME") or shop_id,
+        account_id=account_id,
+        account_name=account_id,
+        origin=ENVIRONMENT,
+    )
 
 
 def _register(warehouse: Warehouse, vault: Vault, candidate: Candidate, installation: str) -> Registered:

@@ -127,6 +127,7 @@ VENDORS = (
 )
 
 
+KLAVIYO = next(vendor for vendor in VENDORS if vendor.conn_id == "klaviyo")
 SLACK = next(vendor for vendor in VENDORS if vendor.conn_id == "slack")
 NIVODA = next(vendor for vendor in VENDORS if vendor.conn_id == "nivoda")
 STEAM = next(vendor for vendor in VENDORS if vendor.conn_id == "steam")

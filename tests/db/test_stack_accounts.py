@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from stack import accounts, plan
+from tests.sandbox_fixture import Sandbox
 
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 BOTH = {"META_ACCESS_TOKEN": "EAAB", "META_AD_ACCOUNT_ID": "act_1,act_2"}
@@ -88,3 +89,47 @@ def test_accounts_of_people_and_of_other_installations_are_left_alone(
     register(fresh_database, {}, installation="somebody's laptop")
 
     assert active(connection) == {"1", "theirs"}
+
+
+def klaviyo_of(sandbox: Sandbox, **more: str) -> dict[str, str]:
+    """What an old worker's environment says of Klaviyo: the key, and no account."""
+    account = next(each for each in sandbox.accounts() if each["platform"] == "KLAVIYO")
+    return {
+        "KLAVIYO_API_KEY": account["credentials"]["api_key"],
+        "KLAVIYO_BASE_URL": sandbox.base_url("klaviyo"),
+        **more,
+    }
+
+
+def test_klaviyos_key_alone_names_its_account(
+    fresh_database: str, connection: psycopg.Connection[Any], sandbox: Sandbox
+) -> None:
+    expected = next(each["account_id"] for each in sandbox.accounts() if each["platform"] == "KLAVIYO")
+
+    said = register(fresh_database, klaviyo_of(sandbox, SHOP_ID="shop"))
+
+    rows = connection.execute("select platform, account_id, shop_id from public.platform_connections").fetchall()
+    assert rows == [("KLAVIYO", expected, "shop")]
+    assert "Klaviyo: 1 account registered" in said
+
+
+def test_an_account_that_is_named_is_not_asked_for(
+    fresh_database: str, connection: psycopg.Connection[Any], sandbox: Sandbox
+) -> None:
+    register(fresh_database, klaviyo_of(sandbox, KLAVIYO_ACCOUNT_ID="AbC123"))
+
+    assert active(connection) == {"AbC123"}
+    assert sandbox.answered("klaviyo") == 0
+
+
+def test_while_klaviyo_does_not_answer_the_account_of_the_last_start_stays(
+    fresh_database: str, connection: psycopg.Connection[Any], sandbox: Sandbox
+) -> None:
+    register(fresh_database, klaviyo_of(sandbox))
+    before = active(connection)
+
+    said = register(fresh_database, klaviyo_of(sandbox, KLAVIYO_API_KEY="pk_of_nobody"))
+
+    assert before
+    assert active(connection) == before
+    assert any("KLAVIYO_AUTH_ERROR" in line and "pk_of_nobody" not in line for line in said)

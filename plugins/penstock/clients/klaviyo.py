@@ -54,10 +54,20 @@ class KlaviyoClient(VendorClient):
         return body
 
     def check(self) -> str:
-        body = self.send(Request("GET", "api/accounts", limit="accounts"))
-        account = (find(body, "data") or [{}])[0]
+        account = self._own_account()
         name = find(account, "attributes", "contact_information", "organization_name")
         return f"Klaviyo account {name} ({find(account, 'id')}), {find(account, 'attributes', 'timezone')}"
+
+    def own_account_id(self) -> str:
+        """The one account that the private key belongs to. Raises PenstockError."""
+        account_id = find(self._own_account(), "id")
+        if not account_id:
+            raise self._stamp(error("SCHEMA_MISMATCH", "the key belongs to no account: the list of accounts is empty"))
+        return str(account_id)
+
+    def _own_account(self) -> Any:
+        body = self.send(Request("GET", "api/accounts", limit="accounts"))
+        return (find(body, "data") or [{}])[0]
 
     def close(self) -> None:
         self._sessions.close()
