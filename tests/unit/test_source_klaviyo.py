@@ -229,6 +229,24 @@ def test_totals_keep_days_without_anything() -> None:
     assert keys == [["2026-11-01", "", "TOTAL"], ["2026-11-02", "", "TOTAL"]]
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2026-11-01T04:00:00+00:00",  # the instant, before the clocks change
+        "2026-11-02T05:00:00+00:00",  # and after
+        "2026-11-02T00:00:00-05:00",
+        "2026-11-02T00:00:00+00:00",  # a label: the instant would be the evening before
+        "2026-11-02T00:00:00",
+    ],
+)
+def test_however_the_beginning_of_a_day_is_written_it_is_that_day(written: str) -> None:
+    stream, page = aggregate_page(
+        [written], [{"dimensions": ["MSG1"], "measurements": {"count": [1.0], "unique": [1.0], "sum_value": [9.5]}}]
+    )
+    row = stream.row(page.records[0], ACCOUNT)
+    assert str(row.record_date) == ("2026-11-01" if written.startswith("2026-11-01") else "2026-11-02")
+
+
 def test_columns_that_do_not_fit_their_dates_are_a_mismatch() -> None:
     measured = {"count": [3], "unique": [2], "sum_value": [10]}
     with pytest.raises(UnreadableRecord):

@@ -134,12 +134,17 @@ def group_name(group: Any) -> Any:
 
 
 def local_day(value: Any, zone: ZoneInfo) -> str:
-    """The account's calendar day of an instant. Raises SCHEMA_MISMATCH."""
+    """The account's calendar day that begins with an instant. Raises SCHEMA_MISMATCH.
+
+    The contract does not say how a day's beginning is written. One that is written as a midnight names its day,
+    whatever its offset: as an instant, `2026-01-01T00:00:00+00:00` would be the 31st in America.
+    """
     try:
         moment = dt.datetime.fromisoformat(value)
     except (TypeError, ValueError):
         raise error("SCHEMA_MISMATCH", f"dates should be timestamps, got {excerpt(value)}") from None
-    return (moment.astimezone(zone) if moment.tzinfo else moment).date().isoformat()
+    is_midnight = moment.time() == dt.time.min
+    return (moment if moment.tzinfo is None or is_midnight else moment.astimezone(zone)).date().isoformat()
 
 
 def daily_values(
