@@ -31,7 +31,8 @@ without loading; `platform_etl_queue` takes how many runs to claim. The form des
 ## When it fails
 
 Slack gets one message per failed run, with the account, the code, what to do, and the link to the log; the same stands
-in `core_warehouse.etl_runs.error`, and `docs/runbook.md` is ordered by code.
+in `core_warehouse.etl_runs.error`, and `docs/runbook.md` is ordered by code. A run whose figures differ from the
+vendor's own totals is loaded all the same, and told of by one message (`TOTALS_MISMATCH`).
 
 | what you see | what it means |
 |---|---|

@@ -11,7 +11,7 @@ import pytest
 
 from penstock.alerts import alert_failure
 from penstock.core.errors import error
-from penstock.operators.platform_etl import RunFailed
+from penstock.operators.platform_etl import RunFailed, TransformRunOperator
 from tests.sandbox_fixture import Sandbox
 
 pytestmark = pytest.mark.dags
@@ -97,3 +97,27 @@ def test_without_slack_the_alert_is_in_the_log(caplog: pytest.LogCaptureFixture)
         alert_failure(failed(error("GA4_QUOTA_DAY", "used up")))
     assert "GA4_QUOTA_DAY" in caplog.text
     assert "Slack is not configured" in caplog.text
+
+
+@pytest.mark.parametrize(("differing", "alerts"), [(0, 0), (3, 1)])
+def test_totals_that_differ_from_the_vendors_own_are_told_once(
+    differing: int, alerts: int, slack: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = {"run_id": "r", "status": "SUCCEEDED", "totals_differing": differing}
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", "postgres://warehouse.example/dwh")
+    monkeypatch.setattr("penstock.hooks.registry.run_context", lambda *args, **kwargs: None)
+    monkeypatch.setattr("penstock.jobs.platform_etl.transform", lambda run: counts)
+    claimed = {"run_id": "r", "source": "meta_ads", "account_id": "1", "account_name": "Aurora", "label": "Aurora"}
+    operator = TransformRunOperator(task_id="transform", claimed=claimed)
+    ti = SimpleNamespace(
+        dag_id="platform_etl__meta_ads", task_id="transform", log_url="http://log.example", try_number=1, max_tries=0
+    )
+    context: Any = {"ti": ti, "task": operator}
+
+    assert operator.execute(context) == counts
+
+    texts = sent(slack)
+    assert len(texts) == alerts
+    assert all(
+        "TOTALS_MISMATCH" in text and "meta_ads Aurora (1)" in text and "3 daily totals" in text for text in texts
+    )

@@ -75,6 +75,23 @@ def test_every_account_arrives_whole_and_agrees_with_the_vendors_totals(
     assert difference == 0
 
 
+def test_a_total_that_differs_is_a_finding_and_undoes_nothing(pipeline: Pipeline) -> None:
+    pipeline.register(pipeline.accounts("META")[:1])
+    lanes = pipeline.claim("meta_ads", pipeline.enqueue("meta_ads", streams=["insights_account", "totals"], **WEEK))
+    context = pipeline.context(lanes[0])
+    platform_etl.extract(context)
+    spend_of_the_12th = "update staging_ingest.meta_ads_totals set payload = jsonb_set(payload, '{spend}', '\"0.01\"')"
+    with pipeline.warehouse.connection() as conn:
+        assert conn.execute(f"{spend_of_the_12th} where record_date = '2026-11-12'").rowcount == 1
+
+    counts = platform_etl.transform(context)
+
+    assert (counts["status"], counts["totals_differing"]) == ("SUCCEEDED", 1)
+    found = pipeline.fetch("select scope, severity from penstock.quality_results where check_code = 'TOTALS_MISMATCH'")
+    assert found == [("spend 2026-11-12", "WARN")]
+    assert pipeline.fetch("select count(*) from core_warehouse.fct_meta_daily where level = 'ACCOUNT'") == [(7,)]
+
+
 def test_a_second_run_of_the_day_writes_no_row(pipeline: Pipeline) -> None:
     pipeline.register(pipeline.accounts("META")[:1])
     pipeline.sync("meta_ads")
