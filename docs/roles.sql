@@ -21,6 +21,7 @@ begin
         execute format(
             'grant select, insert, update on penstock.rate_limits, penstock.circuit_breakers to %I', wanted
         );
+        execute format('grant select, insert, delete on penstock.held_alerts to %I', wanted);
     end loop;
 end $$;
 

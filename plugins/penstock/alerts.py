@@ -1,10 +1,16 @@
-"""One Slack message per failure: what failed, for which account, what happened, what to do, where the log is."""
+"""What failed, for which account, what happened, what to do, where the log is: to Slack, and never through a queue.
+
+A DAG gets one message a minute. An alert is written into the warehouse first and goes out with what else is held of its
+DAG; what comes within the minute, or what Slack did not take, goes out with the DAG's next alert, or by `send_held`,
+which `notification_drain` calls every minute. When the warehouse is away an alert goes out at once: it may be about it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +19,9 @@ from penstock.core.errors import CATALOGUE, PenstockError
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from penstock.clients.slack import SlackClient
+    from penstock.warehouse.held_alerts import HeldAlerts
+
 log = logging.getLogger(__name__)
 
 CHANNEL = "PENSTOCK_ALERT_CHANNEL"
@@ -20,6 +29,11 @@ CHANNEL = "PENSTOCK_ALERT_CHANNEL"
 
 MESSAGE_LIMIT = 1500
 """Characters of an error's message that are shown. Slack cuts a message at 40,000; the log has the rest."""
+
+TOLD_AT_ONCE = 10
+"""Alerts in one message; of more, only the number is told."""
+
+TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +94,93 @@ def alert_of(context: Mapping[str, Any]) -> Alert:
     )
 
 
-def send(alert: Alert) -> bool:
-    """Whether Slack took the alert. Never raises for Slack's or the network's sake: a failed alert must not hide
-    the failure that it tells of."""
+def send(*alerts: Alert) -> bool:
+    """Whether Slack took the alerts now. Never raises for Slack's, the network's or the warehouse's sake: a failed
+    alert must not hide the failure that it tells of.
+
+    alerts: of one DAG, told in one message.
+    """
+    import psycopg
+
+    slack = _slack()
+    if slack is None or not alerts:
+        return False
+    dag_id, bodies = alerts[0].dag_id, [redacted(alert.text) for alert in alerts]
+    try:
+        with _held_alerts() as held:
+            held.hold(dag_id, bodies)
+            return _send_due(held, dag_id, slack)
+    except (psycopg.Error, PenstockError) as away:
+        log.warning("The warehouse holds no alerts now (%s): sent at once.", type(away).__name__)
+        return slack.take(bodies)
+
+
+def send_held() -> None:
+    """Send what is held of every DAG whose minute is over. Does not raise, like `send`."""
+    import psycopg
+
+    slack = _slack()
+    if slack is None:
+        return
+    try:
+        with _held_alerts() as held:
+            for dag_id in held.waiting():
+                _send_due(held, dag_id, slack)
+    except (psycopg.Error, PenstockError) as away:
+        log.warning("Held alerts cannot be read now (%s).", type(away).__name__)
+
+
+def _send_due(held: HeldAlerts, dag_id: str, slack: _Slack) -> bool:
+    due = held.due(dag_id)
+    is_taken = bool(due) and slack.take([alert.body for alert in due])
+    if is_taken:
+        held.forget(due)
+    return is_taken
+
+
+@contextlib.contextmanager
+def _held_alerts() -> Iterator[HeldAlerts]:
+    """Raises psycopg.Error when the warehouse is away, CREDENTIAL_NOT_FOUND when there is none."""
+    from penstock.hooks.connections import find_connection, required
+    from penstock.hooks.warehouse import WarehouseHook, dsn_of
+    from penstock.warehouse.held_alerts import HeldAlerts
+    from penstock.warehouse.session import Warehouse
+
+    conn_id = WarehouseHook.default_conn_name
+    dsn = dsn_of(required(conn_id, find_connection(conn_id)))
+    with Warehouse(dsn, application_name="penstock alerts", statement_timeout=TIMEOUT_S, patience=0.0) as warehouse:
+        yield HeldAlerts(warehouse)
+
+
+@dataclass(frozen=True, slots=True)
+class _Slack:
+    """Where alerts go."""
+
+    client: SlackClient
+    channel: str
+
+    def take(self, bodies: Sequence[str]) -> bool:
+        """Whether Slack took them, as one message."""
+        told = list(bodies[:TOLD_AT_ONCE])
+        if len(bodies) > TOLD_AT_ONCE:
+            told.append(f"and {len(bodies) - TOLD_AT_ONCE} more: read the tasks' logs")
+        try:
+            self.client.post_message(self.channel, "\n\n".join(told), patience=TIMEOUT_S)
+        except PenstockError as exc:
+            log.warning("Slack did not take the alert: %s What to do: %s", redacted(str(exc)), exc.remedy)
+            return False
+        return True
+
+
+def _slack() -> _Slack | None:
     from penstock.hooks.slack import SlackAlertHook
 
     channel = alert_channel()
-    client = SlackAlertHook().client
+    client = SlackAlertHook(timeout=TIMEOUT_S).client
     if client is None or not channel:
         log.warning("Slack is not configured (connection `slack`, variable %s): the alert is only logged.", CHANNEL)
-        return False
-    try:
-        client.post_message(channel, redacted(alert.text))
-    except PenstockError as exc:
-        log.warning("Slack did not take the alert: %s What to do: %s", redacted(str(exc)), exc.remedy)
-        return False
-    return True
+        return None
+    return _Slack(client, channel)
 
 
 def alert_channel() -> str | None:

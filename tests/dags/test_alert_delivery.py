@@ -7,9 +7,10 @@ import logging
 from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 
-from penstock.alerts import alert_failure
+from penstock.alerts import TOLD_AT_ONCE, Alert, alert_failure, send, send_held
 from penstock.core.errors import error
 from penstock.operators.platform_etl import RunFailed, TransformRunOperator
 from tests.sandbox_fixture import Sandbox
@@ -121,3 +122,91 @@ def test_totals_that_differ_from_the_vendors_own_are_told_once(
     assert all(
         "TOTALS_MISMATCH" in text and "meta_ads Aurora (1)" in text and "3 daily totals" in text for text in texts
     )
+
+
+# -- one message a minute and DAG
+
+
+@pytest.fixture
+def held(slack: Sandbox, fresh_database: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The warehouse in which alerts are held."""
+    monkeypatch.setenv("WAREHOUSE_URL", fresh_database)
+    return fresh_database
+
+
+def an_alert(message: str, dag_id: str = "notification_drain") -> Alert:
+    return Alert(dag_id, "drain", "SLACK_CHANNEL_ERROR", message, "Invite the bot.")
+
+
+def bodies(dsn: str) -> list[str]:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        return [row[0] for row in connection.execute("select body from penstock.held_alerts order by alert_id")]
+
+
+def a_minute_passes(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("update penstock.rate_limits set next_free_at = next_free_at - interval '1 minute'")
+
+
+def test_what_fails_within_a_minute_of_an_alert_is_held_and_told_with_the_next_one(slack: Sandbox, held: str) -> None:
+    assert send(an_alert("first")) is True
+    assert send(an_alert("second")) is False
+    assert send(an_alert("third")) is False
+    assert send(an_alert("of another DAG", "calendar_outbox")) is True
+    assert [("first" in text, "of another DAG" in text) for text in sent(slack)] == [(True, False), (False, True)]
+    a_minute_passes(held)
+    assert send(an_alert("fourth")) is True
+    assert [line for line in sent(slack)[-1].splitlines() if "What happened" in line] == [
+        f"*What happened:* {number}" for number in ("second", "third", "fourth")
+    ]
+    assert bodies(held) == []
+
+
+def test_what_is_held_goes_out_without_another_failure(slack: Sandbox, held: str) -> None:
+    send(an_alert("first"))
+    send(an_alert("second"))
+    send_held()
+    assert len(sent(slack)) == 1
+    a_minute_passes(held)
+    send_held()
+    send_held()
+    assert len(sent(slack)) == 2
+    assert "second" in sent(slack)[-1]
+    assert bodies(held) == []
+
+
+def test_alerts_that_belong_together_are_one_message_and_a_flood_is_counted(slack: Sandbox, held: str) -> None:
+    assert send(*(an_alert(f"number {number}") for number in range(TOLD_AT_ONCE + 7))) is True
+    (text,) = sent(slack)
+    assert text.count("What happened") == TOLD_AT_ONCE
+    assert text.endswith("and 7 more: read the tasks' logs")
+
+
+def test_what_slack_did_not_take_is_told_later(slack: Sandbox, held: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as broken:
+        broken.setenv("PENSTOCK_ALERT_CHANNEL", "#no-such-channel")
+        assert send(an_alert("the token is refused")) is False
+    assert len(bodies(held)) == 1
+    a_minute_passes(held)
+    send_held()
+    assert "the token is refused" in sent(slack)[0]
+
+
+def test_a_secret_is_masked_before_an_alert_is_held(slack: Sandbox, held: str) -> None:
+    from airflow.sdk.log import mask_secret
+
+    mask_secret(SECRET)
+    send(an_alert("first"))
+    send(an_alert(f"token {SECRET}"))
+    assert SECRET not in str(bodies(held))
+
+
+def test_when_the_warehouse_is_away_an_alert_goes_out_at_once(
+    slack: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WAREHOUSE_URL", "postgresql://nobody:x@127.0.0.1:9/none")
+    assert send(an_alert("first"), an_alert("second")) is True
+    assert send(an_alert("third")) is True
+    send_held()
+    assert ["third" in text for text in sent(slack)] == [False, True]
+    assert "127.0.0.1" not in caplog.text

@@ -14,6 +14,7 @@ _TARGET = re.compile(r"^([a-z][a-z-]*):", re.MULTILINE)
 _COMMAND = re.compile(r"(?:`|^)make ([a-z][a-z-]*)", re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+_TEST = re.compile(r"`(test_[a-z0-9_]+)`")
 _BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 TARGETS = frozenset(_TARGET.findall((PROJECT / "Makefile").read_text(encoding="utf-8")))
@@ -41,6 +42,14 @@ def test_every_local_link_leads_somewhere(page: Path) -> None:
         if not target.exists() or (anchor and target.suffix == ".md" and anchor not in _anchors(target)):
             broken.append(link)
     assert broken == []
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    named = {name for page in PAGES for name in _TEST.findall(page.read_text(encoding="utf-8"))}
+    files = (PROJECT / "tests").rglob("test_*.py")
+    written = {name for file in files for name in re.findall(r"def (test_\w+)", file.read_text(encoding="utf-8"))}
+    assert named
+    assert named <= written
 
 
 def test_the_start_names_the_commands_that_a_newcomer_needs() -> None:

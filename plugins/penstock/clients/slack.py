@@ -49,12 +49,15 @@ class Posted:
 
 
 class SlackClient:
-    """One bot of one workspace. Threads may share it."""
+    """One bot of one workspace. Threads may share it. timeout: seconds of one call."""
 
     source = "slack"
 
-    def __init__(self, credentials: Credentials, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, credentials: Credentials, sleep: Callable[[float], None] = time.sleep, *, timeout: float = TIMEOUT_S
+    ) -> None:
         self._credentials = credentials
+        self._timeout = timeout
         self._sleep = sleep
         self._redact = Redactor(credentials.secrets())
         self._lock = threading.Lock()
@@ -68,13 +71,21 @@ class SlackClient:
         with self._lock:
             return self._calls
 
-    def post_message(self, channel: str, text: str, blocks: Sequence[Mapping[str, Any]] | None = None) -> str:
+    def post_message(
+        self,
+        channel: str,
+        text: str,
+        blocks: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        patience: float = RETRY_BUDGET_S,
+    ) -> str:
         """Post an alert to a channel (id or name); the message's time stamp. Raises PenstockError.
 
-        Tried again only when Slack refused it for its rate: after a time-out it may have arrived.
+        Tried again only when Slack refused it for its rate, for `patience` seconds: after a time-out it may have
+        arrived.
         """
         arguments = {"channel": channel, "text": text, "blocks": list(blocks or ())}
-        budget = RetryBudget(RETRY_BUDGET_S)
+        budget = RetryBudget(patience)
         while True:
             try:
                 return str(self._send("chat.postMessage", arguments).get("ts", ""))
@@ -213,7 +224,9 @@ class SlackClient:
     def _web(self) -> requests.Session:
         with self._lock:
             if self._session is None:
-                self._session = new_session(read_timeout=TIMEOUT_S, total_timeout=TIMEOUT_S, connections=CONNECTIONS)
+                self._session = new_session(
+                    read_timeout=self._timeout, total_timeout=self._timeout, connections=CONNECTIONS
+                )
             return self._session
 
 

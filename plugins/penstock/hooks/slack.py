@@ -24,6 +24,7 @@ class SlackAlertHook(BaseHook):
     costs seconds of imports, and this runs in the callback of a failed task.
 
     :param slack_conn_id: a connection of type `slack`; `SLACK_BOT_TOKEN` stands in for it.
+    :param timeout: seconds of one call; the client's own unless told.
     """
 
     conn_name_attr = "slack_conn_id"
@@ -31,21 +32,23 @@ class SlackAlertHook(BaseHook):
     conn_type = "slack"
     hook_name = "Slack alerts"
 
-    def __init__(self, slack_conn_id: str = default_conn_name) -> None:
+    def __init__(self, slack_conn_id: str = default_conn_name, timeout: float | None = None) -> None:
         super().__init__()
         self.slack_conn_id = slack_conn_id
+        self.timeout = timeout
 
     @cached_property
     def client(self) -> SlackClient | None:
         """The client; None when nobody has configured Slack."""
         from penstock.clients.credentials import Credentials
-        from penstock.clients.slack import SlackClient
+        from penstock.clients.slack import TIMEOUT_S, SlackClient
 
         connection = find_connection(self.slack_conn_id)
         if connection is None or not connection.password:
             return None
         base_url = str(connection.extra_dejson.get("base_url") or DEFAULT_BASE_URL)
-        return SlackClient(Credentials(base_url=base_url, token=connection.password))
+        credentials = Credentials(base_url=base_url, token=connection.password)
+        return SlackClient(credentials, timeout=self.timeout or TIMEOUT_S)
 
     def get_conn(self) -> Any:
         """The client, under the name that Airflow's hooks use."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.observability import stats
 
-from penstock.alerts import Alert, send
+from penstock.alerts import Alert, send, send_held
 from penstock.core.errors import CATALOGUE, error
 from penstock.hooks.slack import SlackAlertHook
 from penstock.hooks.warehouse import WarehouseHook
@@ -68,6 +68,7 @@ class DrainNotificationsOperator(WarehouseOperator):
                 if context["params"]["dry_run"]:
                     return {"dry_run": True, "would_replay": replayed, "health": _json(store.health())}
                 told = self._run(store, self._courier(shared), context)
+                send_held()
                 return {**told, "replayed": len(replayed)}
         except psycopg.Error as exc:
             # Not chained: the server's DETAIL quotes rows, and the traceback goes into the task's log.

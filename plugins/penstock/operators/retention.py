@@ -106,10 +106,8 @@ class ReportRetentionOperator(RetentionOperator):
         return rows
 
     def _tell_findings(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        for row in rows:
-            for finding in row["findings"]:
-                code = finding["check_code"]
-                send(Alert(self.dag_id, self.task_id, code, finding["message"], CATALOGUE[code].remedy))
+        findings = [(finding["check_code"], finding["message"]) for row in rows for finding in row["findings"]]
+        send(*(Alert(self.dag_id, self.task_id, code, told, CATALOGUE[code].remedy) for code, told in findings))
 
 
 def order_of(context: Context) -> Order:
