@@ -409,6 +409,30 @@ def test_the_claim_goes_by_its_indexes_whatever_the_history(scene: Scene) -> Non
         assert "notification_queue" not in _sequential_scans(row[0][0]["Plan"]), name
 
 
+def test_the_sweep_counts_what_waits_once_per_lane(scene: Scene) -> None:
+    """Counted once per row and lane, it took minutes for a burst over 2,000 channels."""
+    lanes = 60
+    for number in range(lanes):
+        scene.fill(scene.config(f"C1{number:04d}"), 2)
+    from penstock.jobs.notifications.store import SQL
+
+    parameters = {"workspace": "slack", "limit": 2000, "max_open": 3600, "max_bytes": 1000}
+    with scene.warehouse.connection() as connection:
+        row = connection.execute("explain (analyze, format json) " + SQL["resolve"], parameters).fetchone()
+    assert row is not None
+    counted = [
+        node["Actual Loops"]
+        for node in _nodes(row[0][0]["Plan"])
+        if node.get("Index Name") == "notification_queue_lane_idx"
+    ]
+    assert counted
+    assert max(counted) <= lanes
+
+
+def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [plan, *(node for child in plan.get("Plans", ()) for node in _nodes(child))]
+
+
 def _sequential_scans(plan: dict[str, Any]) -> list[str]:
     own = [plan["Relation Name"]] if plan["Node Type"] == "Seq Scan" else []
     return own + [name for child in plan.get("Plans", ()) for name in _sequential_scans(child)]

@@ -30,17 +30,22 @@ placed as (
     from fresh as f
 ),
 
-full_lanes as (
-    select d.lane, (
-        select count(*)
-        from (
-            select 1
-            from public.notification_queue as q
-            where q.lane_key = d.lane and q.state in ('queued', 'sending')
-            limit %(max_open)s
-        ) as o
-    ) as waiting
-    from (select distinct lane from placed where lane is not null) as d
+-- Counted once per lane. Joined to the rows, it would be counted again for each of them, as the planner expects one.
+counted as (
+    select
+        p.*,
+        case
+            when p.place = 1 and p.lane is not null then (
+                select count(*)
+                from (
+                    select 1
+                    from public.notification_queue as q
+                    where q.lane_key = p.lane and q.state in ('queued', 'sending')
+                    limit %(max_open)s
+                ) as o
+            )
+        end as own_waiting
+    from placed as p
 ),
 
 judged as (
@@ -57,10 +62,9 @@ judged as (
             when jsonb_typeof(p.event_data) not in ('object', 'null') then 'NOTIFICATION_BAD_DATA'
             when pg_column_size(p.event_data) > %(max_bytes)s then 'NOTIFICATION_BAD_DATA'
             when p.attempts >= p.max_attempts then 'NOTIFICATION_ATTEMPTS_EXHAUSTED'
-            when l.waiting + p.place > %(max_open)s then 'NOTIFICATION_FLOOD'
+            when max(p.own_waiting) over (partition by p.lane) + p.place > %(max_open)s then 'NOTIFICATION_FLOOD'
         end as problem
-    from placed as p
-    left join full_lanes as l on p.lane = l.lane
+    from counted as p
 ),
 
 resolved as (
