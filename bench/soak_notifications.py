@@ -1,9 +1,10 @@
 """`python -m bench.soak_notifications`: notifications through a storm, and what people then see in Slack.
 
-    kill      drains that die by SIGKILL at random moments, over a Slack that drops answers, limits and fails
-    freeze    drains that are stopped for 1.7 leases and go on as if nothing had been
-    postgres  backends terminated every 200 ms, and immediate restarts of the server
-    load      many messages over many channels, undisturbed: the time against what the limits allow
+    kill        drains that die by SIGKILL at random moments, over a Slack that drops answers, limits and fails
+    freeze      drains that are stopped for 1.7 leases and go on as if nothing had been
+    postgres    backends terminated every 200 ms, and immediate restarts of the server
+    load        many messages over many channels, undisturbed: the time against what the limits allow
+    everywhere  a death at every single statement and call of a small drain
 
 Counts what was lost, seen twice and out of order. Exits with 1 when anything was, except for messages seen twice after
 a freeze: those the look-up cannot see (a process that sleeps between its last check and the POST for longer than its
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
+import itertools
 import json
 import multiprocessing
 import os
@@ -43,6 +45,8 @@ from penstock.warehouse.limits import SharedBreaker
 from penstock.warehouse.migrations import migrate
 from penstock.warehouse.session import Warehouse
 from stack.postgres import EmbeddedPostgres
+from tests.notification_crash import drain_dies
+from tests.notification_scene import Scene
 
 LEASE_S = 3.0
 FAST_PACE_S = 0.05
@@ -167,10 +171,13 @@ def rest(ground: Ground) -> None:
 SCENES: dict[str, Callable[[Ground], None]] = {"kill": kill, "freeze": freeze, "postgres": shake, "load": rest}
 
 
+EVERYWHERE = "everywhere"
+
+
 def main() -> int:
     """The command line; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench.soak_notifications", description=__doc__)
-    parser.add_argument("scene", choices=sorted(SCENES), nargs="?", default="kill")
+    parser.add_argument("scene", choices=[*sorted(SCENES), EVERYWHERE], nargs="?", default="kill")
     parser.add_argument("--messages", type=int, default=1500)
     parser.add_argument("--channels", type=int, default=10)
     parser.add_argument("--workers", type=int, default=4)
@@ -180,8 +187,22 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=900.0, help="seconds after which it has failed")
     options = parser.parse_args()
     pace = options.pace or (1.0 if options.scene == "load" else FAST_PACE_S)
-    with ground_for(pace, options.seed, is_stormy=options.scene != "load") as ground:
-        return run(ground, options)
+    with ground_for(pace, options.seed, is_stormy=options.scene not in ("load", EVERYWHERE)) as ground:
+        return everywhere(ground) if options.scene == EVERYWHERE else run(ground, options)
+
+
+def everywhere(ground: Ground) -> int:
+    """Raises AssertionError at the first place after which people see anything else than what was queued, once."""
+    deaths = 0
+    with Warehouse(ground.dsn) as warehouse:
+        scene = Scene(warehouse, ground.sandbox_url, ground.token)
+        for after in (False, True):
+            for step in itertools.count(1):
+                if not drain_dies(scene, step, after=after):
+                    break
+                deaths += 1
+    print(json.dumps({"scene": EVERYWHERE, "deaths": deaths}))
+    return 0
 
 
 def run(ground: Ground, options: argparse.Namespace) -> int:
