@@ -15,7 +15,7 @@ For each feed, one after the other:
 4. `consolidate` carries the raw rows into `diamonds`; only rows that changed are written.
 5. `reconcile_vanished` marks stones as deleted that a complete full run did not see: missing in two of them, or not
    for sale by a look-up. If too many are missing, it deletes nothing and sends an alert.
-6. `move_watermark` notes up to when all changes are here, if nothing is owed.
+6. `move_watermark` notes up to when all changes are here, if nothing is owed and no listed stone was missed.
 7. `summarise` keeps the run's figures and a chart of its partitions, tells Slack, and is red when partitions failed.
 
 `reporting.nivoda_runs` has all figures, per run and per partition.
@@ -38,6 +38,7 @@ The form describes each. A run over a price range moves no watermark and deletes
 |---|---|
 | `ingest_partition` up for retry | the vendor or the network is down; the next try resumes at the last saved page |
 | some `ingest_partition` red, `summarise` red | partial: what was read is in `diamonds`, the watermark has not moved |
+| the watermark stays: listed stones were not read | the vendor counts more than its pages hold; the next run retries |
 | `approve_consolidation` waits | fewer than 70 % of the partitions were read: approve, or clear the failed tasks |
 | `reconcile_vanished` alerts `NIVODA_BRAKE` | far too many stones are missing: look at the vendor's feed first |
 

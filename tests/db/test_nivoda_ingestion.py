@@ -147,14 +147,31 @@ def test_an_empty_page_in_mid_stream_loses_nothing(diamonds: Diamonds) -> None:
     assert diamonds.active_ids() == set(diamonds.truth(ids="1")["ids"])
 
 
-def test_counts_that_promise_more_than_the_pages_hold_end_incomplete_and_delete_nothing(diamonds: Diamonds) -> None:
-    def promising(_: int, __: int, page: Page) -> Page:
-        return page if page.count is None else replace(page, count=page.count + 120)
+def promising(_: int, __: int, page: Page) -> Page:
+    """Counts more stones than the pages hold."""
+    return page if page.count is None else replace(page, count=page.count + 120)
 
+
+def test_counts_that_promise_more_than_the_pages_hold_end_incomplete_and_delete_nothing(diamonds: Diamonds) -> None:
     summary = replace(diamonds, wrap=changed_pages(promising)).run(partitions=1)
     assert summary["incomplete"] == ["partition-1"]
     assert summary["vanished"] == {"skipped": "some partitions failed or are incomplete"}
     assert diamonds.active_ids() == set(diamonds.truth(ids="1")["ids"])
+
+
+def test_a_certain_loss_holds_the_watermark_until_a_run_has_read_all(diamonds: Diamonds) -> None:
+    diamonds.run(partitions=2)
+    before = diamonds.watermark
+    switch(diamonds.sandbox, repriced=0.2)
+    post(diamonds.sandbox, "advance", seconds=3600)
+    switch(diamonds.sandbox, repriced=0)
+    short = replace(diamonds, wrap=changed_pages(promising)).run(run_type="incremental")
+    assert short["status"] == "completed"
+    assert short["watermark"] == "stays: 120 listed stones were not read"
+    assert diamonds.watermark == before
+    again = diamonds.run(run_type="incremental")
+    assert again["distinct"] == short["distinct"] > 0, "the window begins where it began"
+    assert again["watermark"].startswith("moved")
 
 
 def test_items_that_hold_no_stone_are_rejected_and_their_stones_stay(diamonds: Diamonds) -> None:

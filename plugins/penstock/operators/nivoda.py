@@ -254,7 +254,7 @@ class ReconcileVanishedOperator(NivodaOperator):
 
 
 class MoveWatermarkOperator(NivodaOperator):
-    """Moves the feed's watermark to the run's end, if nothing is owed."""
+    """Moves the feed's watermark to the run's end, if nothing is owed and no listed stone was missed."""
 
     def execute(self, context: Context) -> dict[str, Any]:
         from penstock.jobs.nivoda_ingestion import move_watermark

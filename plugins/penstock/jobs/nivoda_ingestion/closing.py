@@ -14,21 +14,21 @@ from penstock.jobs.nivoda_ingestion.context import FULL, SERVICE, Ingestion, Run
 from penstock.jobs.nivoda_ingestion.planning import span_of, span_text
 from penstock.jobs.nivoda_ingestion.settings import COVERAGE
 
-COMPLETE = ("COMPLETED", "INCOMPLETE")
+READ = ("COMPLETED", "INCOMPLETE")
 
 
 def move_watermark(context: Ingestion, run_id: str) -> dict[str, Any]:
-    """The feed's watermark goes to the run's end when nothing is owed, and stays otherwise.
+    """The feed's watermark goes to the run's end when nothing is owed and no listed stone was missed; else it stays.
 
     It is compared with what it was when the run was planned: a run that another has overtaken does not move it.
     """
     run = load_run(context, run_id)
     partitions = context.rows("partitions_of", run_id=run_id)
-    is_complete = all(row["status"] in COMPLETE for row in partitions)
+    is_read = all(row["status"] in READ for row in partitions)
     with context.warehouse.transaction() as connection:
-        if run.run_type == FULL and run.is_whole and is_complete and partitions:
+        if run.run_type == FULL and run.is_whole and is_read and partitions:
             context.rows("clear_debts", connection, run_id=run_id)
-        reason = _why_it_stays(context, run, partitions, is_complete)
+        reason = _why_it_stays(context, run, partitions, is_read)
         if reason is None:
             moved = context.one("move_watermark", connection, run_id=run_id, watermark_before=run.watermark_before)
             reason = None if moved else "another run has moved it meanwhile"
@@ -38,13 +38,16 @@ def move_watermark(context: Ingestion, run_id: str) -> dict[str, Any]:
     return {"run_id": run_id, "is_moved": reason is None, "watermark": text}
 
 
-def _why_it_stays(context: Ingestion, run: Run, partitions: list[dict[str, Any]], is_complete: bool) -> str | None:
+def _why_it_stays(context: Ingestion, run: Run, partitions: list[dict[str, Any]], is_read: bool) -> str | None:
     if not run.is_whole:
         return "the run read a price range only"
     if run.row["decision"] == BLOCKED:
         return "the run was not consolidated"
-    if not is_complete:
+    if not is_read:
         return "some partitions failed"
+    missed = _missed(partitions, "c1")
+    if missed:
+        return f"{missed} listed stones were not read"  # what changed of them the next incremental run must read
     if run.run_type == FULL and not partitions:
         return "a full run found no stones at all"
     owed = context.one("debts", feed=run.feed)["owed"]
