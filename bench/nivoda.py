@@ -250,6 +250,7 @@ def main() -> int:
     parser.add_argument("--only", choices=SECTIONS, action="append")
     parser.add_argument("--natural", type=int, default=500_000, help="stones of the planner's natural feed")
     parser.add_argument("--labgrown", type=int, default=2_000_000, help="stones of the planner's lab-grown feed")
+    parser.add_argument("--seeds", type=int, default=10, help="feeds of each kind in the planner's tables")
     parser.add_argument("--stones", type=int, default=500_000, help="stones of the speed section")
     parser.add_argument("--rate", type=int, default=25, help="requests a second of the speed section")
     parser.add_argument("--workers", type=int, default=4, help="worker processes of the speed section")
@@ -258,7 +259,7 @@ def main() -> int:
     options = parser.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
     sections = {
-        "planner": lambda: nivoda_planning.measure(options.natural, options.labgrown),
+        "planner": lambda: nivoda_planning.measure(options.natural, options.labgrown, options.seeds),
         "speed": lambda: speed(options),
         "memory": lambda: memory(options),
         "market": lambda: market(options),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -115,11 +115,44 @@ def test_without_them_ninety_counts_in_six_rounds_are(name: str, shape: Shape) -
     assert max(each.expected for each in plan.partitions) <= 1.55 * plan.covered / 60
 
 
-def test_prices_that_all_rose_are_followed() -> None:
-    feed = Feed([(round(cents * 1.15), carats) for cents, carats in LATER_FEEDS["natural"].stones])
-    plan = feed.plan(FEEDS["natural"].prior(), SIXTY)
+def exchanged(cents: list[int], rng: random.Random) -> list[int]:
+    """Half of the stones are new, and all 15 % dearer."""
+    return [round(rng.choice(cents) * 1.15) for _ in cents]
+
+
+def half_exchanged(cents: list[int], rng: random.Random) -> list[int]:
+    """Half of the stones are new, and these 15 % dearer."""
+    return [round(price * 1.15) if rng.random() < 0.5 else price for price in cents]
+
+
+def scattered(cents: list[int], rng: random.Random) -> list[int]:
+    """All are dearer, each by its own percentage."""
+    return [round(price * 1.15 * rng.lognormvariate(0, 0.1)) for price in cents]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("moved", [exchanged, half_exchanged, scattered])
+@pytest.mark.parametrize("name", SHAPES)
+def test_prices_that_have_moved_since_the_last_run_are_followed(
+    name: str, moved: Callable[[list[int], random.Random], list[int]], seed: int
+) -> None:
+    earlier = Feed(drawn(SHAPES[name], 60_000, seed))
+    rng = random.Random(seed)
+    feed = Feed([(cents, 100) for cents in moved(earlier.cents, rng)])
+    plan = feed.plan(earlier.prior(), SIXTY)
     assert plan.calls <= 65
-    assert plan.imbalance <= 1.3
+    assert plan.rounds <= 3
+    assert plan.imbalance <= 1.25
+    assert set(read(feed, plan)) == set(feed.stones)
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 3, 4, 7, 20, 200])
+def test_any_number_of_partitions_can_be_asked_for(partitions: int) -> None:
+    feed = FEEDS["natural"]
+    plan = feed.plan(LATER_FEEDS["natural"].prior(), Wish(partitions=partitions, largest_mean=40_000))
+    assert 0.9 * partitions <= len(plan.partitions) <= partitions
+    assert plan.imbalance <= 1.5
+    assert set(read(feed, plan)) == set(feed.stones)
 
 
 def test_few_stones_are_one_partition_and_cost_no_further_question() -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from penstock.core.partition_groups import grouped, smallest_cap
+from penstock.core.partition_outlook import Outlook
 from penstock.core.partition_sizes import split_by_size
 from penstock.core.price_shapes import Shape
 
@@ -28,13 +29,19 @@ SINGLE = 2_000
 """So few stones are read in one piece: a plan would cost more than it saves."""
 
 TOLERANCE = 1.25
-"""Intervals above so many times the ideal size are cut again."""
-COARSE_CUTS, COARSE_CUTS_WITH_PRIOR = (6, 8, 8), (6,)
+"""One dollar's stones above so many times the ideal size are cut by carats."""
+CONTENT = 1.15
+"""With the largest group no larger than so many times the ideal size nothing more is asked."""
+COARSE_CUTS = (6, 8)
 """Questions of the first rounds, which find out how far the shape can be trusted."""
 MISFIT = 0.3
 """A shape further off than this share of a partition is taken to have moved along the prices."""
-SNAP = 0.06
-"""A known point so near to a wanted cut, as a share of the largest group, is taken instead of it."""
+STAGE = 3
+"""Every third cut is asked first: what these tell says where the two between belong."""
+EVEN = 1.04
+"""No question is asked to make the largest group smaller than so many times the ideal size: estimates are no better."""
+UNRESERVED = 0.94
+"""The share of the questions that may be gone before all cuts are known; the others mend what was misjudged."""
 MOST_COUNTS, MOST_ROUNDS = 90, 6
 MOST_COUNTS_WITH_PRIOR, MOST_ROUNDS_WITH_PRIOR = 65, 3
 
@@ -180,21 +187,21 @@ class _Search:
         most_rounds = MOST_ROUNDS_WITH_PRIOR if has_prior else MOST_ROUNDS
         # Budgets are stated for 60 partitions; a plan of more may ask in proportion.
         most_calls = max(most_calls, math.ceil(most_calls * groups / 60))
-        for number in COARSE_CUTS_WITH_PRIOR if has_prior else COARSE_CUTS:
+        for number in () if has_prior else COARSE_CUTS:
             if groups > 2 * number:
-                self._ask(self._cuts(number + 1))
-                self.is_moved = self._has_moved(groups)
-        self._ask(self._cuts(groups), probe=True)
+                self._ask(self._cuts(number + 1, number), groups)
+        if groups > 2 * STAGE:
+            self._ask(self._cuts(groups, most_calls)[STAGE - 1 :: STAGE], groups)
+        self._ask(self._cuts(groups, int(UNRESERVED * most_calls) - self.calls), groups, probe=True)
         while self.rounds < most_rounds and self.calls < most_calls:
-            ideal = self.covered / groups
-            if self._cap(groups) <= TOLERANCE * ideal:
+            if self._cap(groups) <= CONTENT * self.covered / groups:
                 return
-            cuts = self._repairs(ideal, groups)[: most_calls - self.calls]
-            if not cuts:
+            cuts = self._cuts(groups, most_calls - self.calls)
+            if self.known.keys() >= set(cuts):
                 return
-            self._ask(cuts)
+            self._ask(cuts, groups)
 
-    def _ask(self, cuts: Sequence[int], *, probe: bool = False) -> None:
+    def _ask(self, cuts: Sequence[int], groups: int, *, probe: bool = False) -> None:
         """One round: F at the cuts, and where `probe` the stones above the densest of them."""
         new = sorted(set(cuts) - self.known.keys())
         probed = self._densest(cuts) if probe and cuts else None
@@ -204,6 +211,7 @@ class _Search:
         self.calls += len(spans)
         self.rounds += 1
         self._learn(dict(zip(new, answers, strict=False)))
+        self.is_moved = self._has_moved(groups)
         if probed is not None:
             self._judge_borders(probed, answers[-1])
 
@@ -260,8 +268,9 @@ class _Search:
         elif above == self.cuts[-1]:
             price = dollar * first / max(below, 1)
         else:
-            way = math.log((dollar + 2) / (below + 2)) / math.log((above + 2) / (below + 2))
-            price = first * (last / first) ** way
+            # How far they moved changes slowly along the prices; the prices themselves need not be interpolated.
+            way = math.log(dollar / below) / math.log(above / below)
+            price = dollar * (first / below) ** (1 - way) * (last / above) ** way
         low, high = self.shape.below(first), self.shape.below(last)
         if high <= low:
             return self.shape.share(below, dollar, above)
@@ -279,41 +288,11 @@ class _Search:
             for cut, count in self.known.items()
         )
 
-    def _cuts(self, groups: int) -> list[int]:
-        """The cuts into so many groups whose largest is expected to be smallest."""
-        low, high = self.covered / groups, float(self.covered)
-        best: list[int] = []
-        grid = _Grid(self)
-        for _ in range(30):
-            cap = (low + high) / 2
-            cuts = grid.greedy(cap, groups)
-            if cuts is None:
-                low = cap
-            else:
-                best, high = cuts, cap
-            if high - low < 0.002 * self.covered / groups:
-                break
-        return best
-
-    def _repairs(self, ideal: float, groups: int) -> list[int]:
-        """Further cuts, the most wanted first: inside intervals that are too large, in pieces of the ideal size, and
-        where the best cuts by all that is known now are far from any known one."""
-        wanted: list[tuple[float, int]] = []
-        for piece in self._pieces():
-            if piece.count <= TOLERANCE * ideal or piece.to - piece.after < 2:
-                continue
-            pieces = math.ceil(piece.count / ideal)
-            inside = {
-                self.shape.split(piece.after, piece.to, index / pieces, is_plain=self.rounds > 2)
-                for index in range(1, pieces)
-            }
-            wanted += [(float(piece.count), cut) for cut in inside if piece.after < cut < piece.to]
-        for cut in self._cuts(groups):
-            distance = min(abs(self._estimate(cut) - reached) for reached in self.known.values())
-            if distance > (TOLERANCE - 1) / 2 * ideal:
-                wanted.append((distance, cut))
-        ordered = [cut for _, cut in sorted(wanted, reverse=True)]
-        return list(dict.fromkeys(cut for cut in ordered if cut not in self.known))
+    def _cuts(self, groups: int, questions: int) -> list[int]:
+        """The cuts into so many groups whose largest is expected to be smallest, known points among them; at most so
+        many are new."""
+        outlook = Outlook(self.cuts, [self.known[cut] for cut in self.cuts], self._estimate)
+        return outlook.cuts(groups, max(questions, 0), EVEN)
 
     # -- from known points to partitions
 
@@ -370,50 +349,3 @@ class _Piece:
     after: int
     to: int
     count: int
-
-
-class _Grid:
-    """The estimate at every dollar where it bends, for many searches in it."""
-
-    def __init__(self, search: _Search) -> None:
-        self._search = search
-        self._low, self._high = search.wish.low - 1, search.wish.high
-        self._cache: dict[int, float] = {}
-
-    def greedy(self, cap: float, groups: int) -> list[int] | None:
-        """Cuts such that no group is expected above `cap` unless it is a single dollar; None when it takes more than
-        `groups` of them."""
-        cuts: list[int] = []
-        after = self._low
-        while self._at(self._high) - self._at(after) > cap:
-            if len(cuts) == groups - 1:
-                return None
-            after = self._snapped(self._furthest(after, cap), cap)
-            if after >= self._high:
-                break
-            cuts.append(after)
-        return cuts
-
-    def _snapped(self, cut: int, cap: float) -> int:
-        """The known point just below the cut, if there is one: it costs no question."""
-        cuts = self._search.cuts
-        known = cuts[bisect_left(cuts, cut + 1) - 1]
-        is_near = self._at(cut) - self._at(known) <= SNAP * cap
-        return known if is_near and known > self._low else cut
-
-    def _furthest(self, after: int, cap: float) -> int:
-        limit = self._at(after) + cap
-        low, high = after + 1, self._high
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self._at(middle) <= limit:
-                low = middle
-            else:
-                high = middle - 1
-        return low
-
-    def _at(self, dollar: int) -> float:
-        found = self._cache.get(dollar)
-        if found is None:
-            found = self._cache[dollar] = self._search._estimate(dollar)
-        return found

@@ -114,19 +114,6 @@ class Shape:
         first, last = math.log(self.dollars[index - 1] + 2), math.log(self.dollars[index] + 2)
         return math.exp(first + (last - first) * (weight - low) / (high - low)) - 2
 
-    def split(self, after: int, to: int, share: float, *, is_plain: bool) -> int:
-        """The dollar inside (after, to) below which this share lies. is_plain: by logarithm alone, for where the shape
-        has been wrong already."""
-        low, high = after + 1, to - 1
-        while low < high:
-            middle = (low + high) // 2
-            found = _plain_share(after, middle, to) if is_plain else self.share(after, middle, to)
-            if found < share:
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
 
 def from_histogram(stones: Iterable[tuple[int, int]]) -> Shape:
     """The shape of a last run: (dollar, stones that cost more than dollar - 1 and at most dollar), dollars rising."""
