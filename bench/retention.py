@@ -1,7 +1,8 @@
 """`python -m bench.retention`: millions of old rows archived and deleted beside a writer, against one big DELETE.
 
 Every contender gets a copy of the same table, and the same writer inserts and updates beside it every 20 ms, old rows
-too. Then the batched way is killed at random times, and after each kill the live and the archived rows are counted.
+too. Then a tenth of the old rows goes with other pauses between the batches, to show what they buy. At last the batched
+way is killed at random times, and after each kill the live and the archived rows are counted.
 
 Exits with 1 when a row is missing, doubled or left behind. Aims are printed, not enforced.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import multiprocessing
@@ -37,6 +39,8 @@ from stack.postgres import EmbeddedPostgres
 
 TEMPLATE = "retention_template"
 POLICY = Policy("activity_log", 90, 365)
+TENTH = Policy("activity_log", 271, 365)  # of the old rows, which FILL spreads over 91 to 291 days
+PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0)  # times those of the job
 WRITE_EVERY_SECONDS = 0.02
 QUIET_SECONDS = 5.0
 AIM_BLOCKED_MS = 100.0
@@ -85,6 +89,7 @@ class Writes:
     median_ms: float
     p99_ms: float
     longest_ms: float
+    longest_was: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -105,7 +110,7 @@ class Writer:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._stop = threading.Event()
-        self._seconds: list[float] = []
+        self._times: list[tuple[float, str]] = []
         self._inserted = 0
         self._failure: psycopg.Error | None = None
         self._thread = threading.Thread(target=self._write, daemon=True)
@@ -123,9 +128,10 @@ class Writer:
         """Once it has stopped. Raises BenchError when it could not write."""
         if self._failure is not None:
             raise BenchError(f"the writer failed: {self._failure}")
-        times = sorted(second * 1000 for second in self._seconds) or [0.0]
+        longest, longest_was = max(self._times, default=(0.0, "none"))
+        times = sorted(milliseconds for milliseconds, _ in self._times) or [0.0]
         p99 = times[min(len(times) - 1, int(len(times) * 0.99))]
-        return Writes(len(times), self._inserted, statistics.median(times), p99, times[-1])
+        return Writes(len(times), self._inserted, statistics.median(times), p99, longest, longest_was)
 
     def _write(self) -> None:
         insert = (
@@ -137,18 +143,18 @@ class Writer:
             with psycopg.connect(self._dsn, autocommit=True) as connection:
                 old = itertools.cycle(connection.execute(OLD_ROWS).fetchall() or [(None,)])
                 while not self._stop.is_set():
-                    row = self._timed(connection, insert, None)
+                    row = self._timed("insert", connection, insert, None)
                     self._inserted += 1
-                    self._timed(connection, update, row)
-                    self._timed(connection, update, next(old))
+                    self._timed("update", connection, update, row)
+                    self._timed("update of an old row", connection, update, next(old))
                     self._stop.wait(WRITE_EVERY_SECONDS)
         except psycopg.Error as failure:
             self._failure = failure
 
-    def _timed(self, connection: psycopg.Connection[Any], statement: str, parameters: Any) -> Any:
+    def _timed(self, what: str, connection: psycopg.Connection[Any], statement: str, parameters: Any) -> Any:
         began = time.perf_counter()
         row = connection.execute(statement, parameters).fetchone()
-        self._seconds.append(time.perf_counter() - began)
+        self._times.append(((time.perf_counter() - began) * 1000, what))
         return row
 
 
@@ -203,10 +209,11 @@ def one_statement(dsn: str) -> None:
         connection.execute(ONE_STATEMENT)
 
 
-def ours(dsn: str) -> None:
-    """The job of the DAG."""
+def ours(dsn: str, policy: Policy = POLICY, pauses: float = 1.0) -> None:
+    """The job of the DAG. pauses: how long they are, times what the job thinks right."""
+    order = Order("bench", "bench", is_dry_run=False, confirm_above=10**9)
     with Warehouse(dsn, application_name="penstock-retention") as warehouse:
-        retention.enforce(warehouse, Order("bench", "bench", is_dry_run=False, confirm_above=10**9), POLICY)
+        retention.enforce(warehouse, order, policy, sleep=lambda seconds: time.sleep(seconds * pauses))
 
 
 CONTENDERS: dict[str, Callable[[str], None]] = {
@@ -216,12 +223,12 @@ CONTENDERS: dict[str, Callable[[str], None]] = {
 }
 
 
-def measure(dsn: str, name: str) -> Result:
+def measure(dsn: str, name: str, work: Callable[[str], None]) -> Result:
     """One contender in a process of its own, beside the writer. Raises BenchError."""
     with psycopg.connect(dsn, autocommit=True) as connection, Writer(dsn) as writer:
         before = connection.execute("select pg_current_wal_lsn()::text").fetchone()
         began = time.perf_counter()
-        worker = multiprocessing.get_context("spawn").Process(target=CONTENDERS[name], args=(dsn,))
+        worker = multiprocessing.get_context("spawn").Process(target=work, args=(dsn,))
         worker.start()
         longest = _watch(connection, worker)
         seconds = time.perf_counter() - began
@@ -286,7 +293,7 @@ def _sums(dsn: str) -> tuple[int, int, int]:
 def _line(name: str, writes: Writes, more: str = "") -> str:
     return (
         f"{name:34} {more:42} writer median {writes.median_ms:6.1f} ms, p99 {writes.p99_ms:6.1f} ms, "
-        f"longest {writes.longest_ms:7.1f} ms ({writes.statements:,} statements)"
+        f"longest {writes.longest_ms:7.1f} ms ({writes.longest_was}; {writes.statements:,} statements)"
     )
 
 
@@ -300,7 +307,8 @@ def main() -> int:
     options = parser.parse_args()
     figures: dict[str, Any] = {"rows": options.rows, "old": options.old}
     with ground(options.rows, options.old) as prepared:
-        results = [_contend(prepared, name, options, figures) for name in CONTENDERS]
+        results = [_contend(prepared, name, figures) for name in CONTENDERS]
+        figures["pauses"] = [_pausing(prepared, pauses) for pauses in PAUSES]
         with prepared.database() as dsn:
             hits, wrong = kill(dsn, options.rows, options.kills, results[-1].seconds)
             left = _old_rows(dsn)
@@ -316,18 +324,29 @@ def main() -> int:
     return 1 if wrong or left else 0
 
 
-def _contend(prepared: Ground, name: str, options: argparse.Namespace, figures: dict[str, Any]) -> Result:
+def _contend(prepared: Ground, name: str, figures: dict[str, Any]) -> Result:
     with prepared.database() as dsn:
         if not figures.get("quiet"):
             figures["quiet"] = dataclasses.asdict(alone := quiet(dsn))
             print(_line("nobody", alone), flush=True)
-        result = measure(dsn, name)
+        result = measure(dsn, name, CONTENDERS[name])
         if _old_rows(dsn):
             raise BenchError(f"{name} left old rows behind")
     figures[name] = dataclasses.asdict(result)
-    more = f"{result.seconds:6.1f} s, WAL {result.wal_mb:7,.0f} MB, transaction {result.longest_transaction_ms:,.0f} ms"
-    print(_line(name, result.writes, more), flush=True)
+    _print(result)
     return result
+
+
+def _pausing(prepared: Ground, pauses: float) -> dict[str, Any]:
+    with prepared.database() as dsn:
+        result = measure(dsn, f"  a tenth, pauses x {pauses:g}", functools.partial(ours, policy=TENTH, pauses=pauses))
+    _print(result)
+    return dataclasses.asdict(result)
+
+
+def _print(result: Result) -> None:
+    more = f"{result.seconds:6.1f} s, WAL {result.wal_mb:7,.0f} MB, transaction {result.longest_transaction_ms:,.0f} ms"
+    print(_line(result.name, result.writes, more), flush=True)
 
 
 def _old_rows(dsn: str) -> int:
