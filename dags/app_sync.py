@@ -28,6 +28,7 @@ Hourly. Each app's own interval decides whether it is due.
 | five errors in a row | cools down for a day |
 | ten errors in a row | `is_syncable` = false, one alert |
 | a rate limit, an outage, SIGTERM | given back untouched |
+| it alone is refused, again and again, while others are answered | as if the vendor failed on it |
 
 A red `sync_items` is a fault of the whole job: credentials, a wrong request, the database. The alert names it. A job
 whose worker was killed is closed by the next one (`abandoned_as_stale_by_new_<source>_run`), its apps are free again

@@ -66,8 +66,14 @@ def test_every_app_ends_in_its_right_state_with_the_vendor_s_own_values(store: S
     ]
 
 
-def test_an_app_that_the_vendor_does_not_have_is_stamped_and_not_picked_again(store: Store, sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("status", [200, 404, 410], ids=str)
+def test_an_app_that_the_vendor_does_not_have_is_stamped_and_not_picked_again(
+    store: Store, sandbox: Sandbox, status: int
+) -> None:
+    """Whether it says so in its answer, as the store does, or by the status, as others do."""
     missing = apps_of(sandbox.state.seed, "missing")[0].appid
+    if status != 200:
+        sandbox.faults({"vendor": "steam", "action": "status", "params": {"status": status}})
     store.rows("update public.sync_status set is_syncable = false where appid <> %s returning 1", missing)
     store.rows("update public.sync_status set consecutive_errors = 3 where appid = %s returning 1", missing)
     assert store.sync().skipped == 1
@@ -116,6 +122,9 @@ def test_the_tenth_error_gives_an_app_up_and_people_hear_of_it_once(store: Store
     (app,) = told
     assert (app.appid, app.source, app.errors) == (POISON_APPID, "storefront", 10)
     assert store.status(POISON_APPID)["is_syncable"] is False
+    store.rows("update penstock.app_sync_states set not_before = null returning 1")
+    assert [store.due(source) for source in ("storefront", "reviews", "histogram")] == [[], [], []]
+    assert store.sync().processed == 0
     assert store.rows("select penstock.revive_app(%s)", POISON_APPID) == [(True,)]
     assert store.due("storefront") == [POISON_APPID]
 
@@ -131,6 +140,23 @@ def test_a_rate_limit_storm_charges_no_app_and_starves_none(store: Store, sandbo
     assert store.rows("select count(*), max(consecutive_errors) from public.sync_status") == [(expected["all"], 1)]
     assert store.rows("select count(*) from penstock.app_sync_states where leased_until is not null") == [(0,)]
     assert sandbox.answered("steam", status=429) == 12
+
+
+@pytest.mark.parametrize(("status", "code", "calls"), [(429, "STEAM_RATE_LIMIT", 5), (400, "STEAM_INVALID_QUERY", 2)])
+def test_an_app_that_is_refused_again_and_again_fails_alone(
+    store: Store, sandbox: Sandbox, status: int, code: str, calls: int
+) -> None:
+    """First in the queue, and never answered: it holds up nobody, and its job ends well."""
+    (first, *_) = apps_of(sandbox.state.seed, "ok")
+    store.rows("update public.sync_status set priority_score = 1000 where appid = %s returning 1", first.appid)
+    sandbox.faults({"vendor": "steam", "account": str(first.appid), "action": "status", "params": {"status": status}})
+    expected = counted(sandbox)
+    counts = store.sync(time_limit=dt.timedelta(seconds=60))
+    assert (counts.succeeded, counts.skipped, counts.failed) == (expected["ok"] - 1, expected["missing"], 3)
+    assert store.rows("select last_outcome, last_error_code, failures from penstock.app_sync_states where appid = %s",
+                      first.appid) == [("failed", code, 1)]  # fmt: skip
+    assert sandbox.answered("steam", status=status) == calls
+    assert store.rows("select status, error_message from public.sync_jobs") == [("completed", None)]
 
 
 def test_a_long_refusal_ends_the_job_and_gives_everything_back(store: Store, sandbox: Sandbox) -> None:
@@ -160,6 +186,30 @@ def test_a_fault_that_a_person_must_mend_fails_the_job_and_gives_everything_back
 
 def numbered(number: int) -> Record:
     return {"total_reviews": number, "positive_reviews": 0, "negative_reviews": 0, "review_score": 0}
+
+
+def test_progress_is_told_every_hundred_apps(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "penstock.jobs.app_sync.worker")
+    store.sync()
+    told = [int(record.args[1]) for record in caplog.records if record.msg == "%s: %d of %d"]  # type: ignore[index, arg-type, call-overload]
+    assert [processed // 100 for processed in told] == [1, 2, 3]
+
+
+def test_no_more_apps_are_in_hand_than_the_source_allows(store: Store) -> None:
+    guard, now_in_hand, most = threading.Lock(), 0, 0
+
+    def fetch(send: Send, key: int) -> Record | None:
+        nonlocal now_in_hand, most
+        with guard:
+            now_in_hand += 1
+            most = max(most, now_in_hand)
+        time.sleep(0.005)
+        with guard:
+            now_in_hand -= 1
+        return None
+
+    assert store.sync(KeyedSource("reviews", "steam", fetch, concurrency=3)).skipped == 300
+    assert most == 3
 
 
 def test_a_record_that_the_database_refuses_fails_alone(store: Store) -> None:
@@ -280,7 +330,7 @@ def test_stop_finishes_what_is_in_hand_gives_back_the_rest_and_ends_the_job(stor
     sandbox.state.latency = 0.05
 
     def terminate() -> None:
-        while sandbox.answered("steam") < 30:
+        while sandbox.answered("steam") < 10:
             time.sleep(0.005)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -292,7 +342,7 @@ def test_stop_finishes_what_is_in_hand_gives_back_the_rest_and_ends_the_job(stor
         killer.join()
     finally:
         signal.signal(signal.SIGTERM, previous)
-    assert 30 <= counts.processed < 50
+    assert 10 <= counts.processed < 25
     assert sandbox.answered("steam") == counts.processed
     assert counts.released == 50 - counts.processed
     ((status, processed, message),) = store.rows("select status, items_processed, error_message from public.sync_jobs")

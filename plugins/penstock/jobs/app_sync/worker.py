@@ -1,8 +1,9 @@
 """One worker's job: claims due items, fetches a few at a time, writes every outcome, and always gives back the rest.
 
 An item's own fault (an answer that cannot be read, a server error that stays) is counted against the item. What
-concerns everybody (a limit, an open circuit) is not: the item waits its turn in this worker. What a person must mend
-(credentials, a wrong request) ends the job.
+concerns everybody (a limit, an open circuit) is not: the item goes behind the others in this worker's hands. What a
+person must mend (credentials, wrong requests) ends the job. An item that is refused while others are answered holds up
+nobody: in the end the refusal counts as its own fault.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from penstock.core.errors import FatalError, InternalError, NotFound, PenstockEr
 from penstock.core.lease import HEARTBEAT
 from penstock.jobs.app_sync import items, job_log
 from penstock.jobs.app_sync.context import SERVICE, SQL, Counts, Item, Kind, Outcome, Stopped, SyncContext
+from penstock.jobs.app_sync.refusals import Refusals
 from penstock.sources.keyed import Record
 
 log = logging.getLogger(__name__)
 
 CLAIM_SIZE = 50
 """Items held at once. More would keep them from other workers without making this one faster."""
+CLAIM_BELOW = 25
+"""Items that wait in hand, below which more are claimed: those that are refused must never be all there is to do."""
 
 FLUSH_SIZE = 25
 FLUSH_SECONDS = 2.0
@@ -63,6 +67,8 @@ class _Worker:
         self._waiting: deque[Item] = deque()
         self._running: dict[Future[Record | None], Item] = {}
         self._outcomes: list[Outcome] = []
+        self._refusals = Refusals()
+        self._is_drained = False
         self._failure: PenstockError | psycopg.Error | None = None
         began = time.monotonic()
         self._ends_at = began + context.time_limit.total_seconds()
@@ -73,27 +79,36 @@ class _Worker:
     def run(self) -> None:
         """Work until the share is done, nothing is due, or somebody says stop."""
         with ThreadPoolExecutor(self._context.source.concurrency, thread_name_prefix="fetch") as pool:
-            while not self._is_over():
-                room = min(CLAIM_SIZE, self._context.share - self.counts.processed)
-                self._waiting.extend(items.claim(self._context, room) if room > 0 else ())
-                if not self._waiting:
-                    break
-                self._work(pool)
+            while self._has_work():
+                if self._is_over():
+                    self._give_back()
+                else:
+                    self._begin(pool)
+                self._collect()
+                self._renew_if_due()
+                if len(self._outcomes) >= FLUSH_SIZE or time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
+                    self._flush()
         if self._failure is not None:
             raise self._failure
 
-    def _work(self, pool: ThreadPoolExecutor) -> None:
-        """Bring every item in hand to an outcome."""
-        while self._waiting or self._running:
-            if self._is_over():
-                self._give_back()
-            else:
-                self._begin(pool)
-            self._collect()
-            self._renew_if_due()
-            if len(self._outcomes) >= FLUSH_SIZE or time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
-                self._flush()
+    def _has_work(self) -> bool:
+        """Whether anything is in hand; what can be claimed is, and everything is written before the answer is no."""
+        self._claim()
+        if self._waiting or self._running:
+            return True
         self._flush()
+        self._claim()  # in place of items that the flush found lost to another worker
+        return bool(self._waiting)
+
+    def _claim(self) -> None:
+        in_hand = len(self._waiting) + len(self._running)
+        missing = self._context.share - self.counts.processed - len(self._outcomes) - in_hand
+        room = min(CLAIM_SIZE - in_hand, missing)
+        if room <= 0 or len(self._waiting) >= CLAIM_BELOW or self._is_drained or self._is_over():
+            return
+        claimed = items.claim(self._context, room)
+        self._waiting.extend(claimed)
+        self._is_drained = not claimed
 
     def _is_over(self) -> bool:
         if self._failure is None and self.reason is None:
@@ -128,16 +143,17 @@ class _Worker:
         match failure:
             case None:
                 record = future.result()
-                self._outcomes.append(Outcome(item, Kind.SKIPPED if record is None else Kind.SYNCED, record))
+                self._answer(Outcome(item, Kind.SKIPPED if record is None else Kind.SYNCED, record))
             case NotFound():
-                self._outcomes.append(Outcome(item, Kind.SKIPPED))
+                self._answer(Outcome(item, Kind.SKIPPED))
             case Stopped():
-                self._waiting.appendleft(item)
+                self._waiting.append(item)
             case PenstockError() if _concerns_everybody(failure):
-                self._waiting.appendleft(item)
-                self._pause(failure)
-            case FatalError() | InternalError() | psycopg.Error():
-                self._waiting.appendleft(item)
+                self._settle_limit(item, failure)
+            case FatalError():
+                self._settle_wrong_call(item, failure)
+            case InternalError() | psycopg.Error():
+                self._waiting.append(item)
                 self._failure = failure
             case PenstockError():
                 self._fail(item, failure)
@@ -145,6 +161,27 @@ class _Worker:
                 # A defect in the source's code, met by this item's answer: the others must not suffer for it.
                 log.error("app %d: the source failed", item.appid, exc_info=failure)
                 self._fail(item, error("UNKNOWN", f"{type(failure).__name__}: {failure}", service=SERVICE))
+
+    def _answer(self, outcome: Outcome) -> None:
+        self._refusals.answered()
+        self._outcomes.append(outcome)
+
+    def _settle_limit(self, item: Item, failure: PenstockError) -> None:
+        """A limit, most likely everybody's. Without a status nobody was asked: pace or circuit held the call back."""
+        self._pause(failure)
+        if failure.http_status is not None and self._refusals.is_own_limit(item.appid):
+            self._fail(item, failure)
+        else:
+            self._waiting.append(item)
+
+    def _settle_wrong_call(self, item: Item, failure: FatalError) -> None:
+        """This item's fault, or one that a person must mend."""
+        if self._refusals.is_own_wrong_call(item.appid):
+            self._fail(item, failure)
+            return
+        self._waiting.append(item)
+        if self._refusals.is_every_call_wrong(item.appid):
+            self._failure = failure
 
     def _fail(self, item: Item, failure: PenstockError) -> None:
         log.warning("app %d: %s", item.appid, failure)
@@ -155,7 +192,8 @@ class _Worker:
         resume_at = time.monotonic() + max(LEAST_PAUSE_SECONDS, failure.retry_after or 0.0)
         self._resume_at = max(self._resume_at, resume_at)
         log.warning("%s: pause of %.0f s", failure, self._resume_at - time.monotonic())
-        if self._resume_at >= self._ends_at:
+        # What the vendor itself said, rather than what follows from it for the calls behind.
+        if self._resume_at >= self._ends_at and (self.reason is None or failure.http_status is not None):
             self.reason = f"{failure}: the items that were not begun went back"
 
     def _renew_if_due(self) -> None:
