@@ -7,7 +7,7 @@
 2. `sync_connection` is mapped over them, one lane per connection, so that one revoked token never holds up another:
    it reads every ad of the account by day (Meta insights, Google Ads), for the last 30 days, and in one transaction
    writes `performance_metrics` for every request whose `metadata` names one of the ads in `meta_ad_id` or
-   `google_ad_id` (one id or an array of them). Ads that no request names are counted and left alone.
+   `google_ad_id` (one id, several in a text, or an array). Ads that no request names are counted and left alone.
 
 Counts and spend of several ads are summed, ratios (cpm, cpc, ctr in percent) are made of the sums. Reach does not add
 up over ads: a day on which several ads of one request delivered has no reach. Rows that a person entered

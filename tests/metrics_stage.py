@@ -6,7 +6,7 @@ import datetime as dt
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -22,8 +22,8 @@ from penstock.sources.stream import Account, Source
 from penstock.warehouse.limits import SharedBreaker, SharedLimiter
 from penstock.warehouse.session import Warehouse
 from penstock.warehouse.vault import Vault
+from stack.parts.metrics_sync import LABELS, truth
 
-LABELS = {"META": "meta", "GOOGLE_ADS": "google_ads"}
 Metrics = dict[tuple[str, str, str], Decimal]
 """(platform, metric type, day) -> value of one request."""
 
@@ -145,15 +145,8 @@ class MetricsStage:
     def expected(self, label: str, ad_ids: Iterable[str], *accounts: str, days: int = 30) -> Metrics:
         """What a request with these ads should show."""
         platform = next(name for name, each in LABELS.items() if each == label)
-        wanted = set(ad_ids)
-        by_day: dict[str, list[dict[str, Any]]] = {}
-        for account_id in accounts:
-            for row in self.ad_days(platform, account_id, days):
-                if row["ad_id"] in wanted:
-                    by_day.setdefault(row["date"], []).append(row)
-        return {
-            (label, name, day): value for day, rows in by_day.items() for name, value in expected_metrics(rows).items()
-        }
+        days_of_ads = [row for account_id in accounts for row in self.ad_days(platform, account_id, days)]
+        return {(label, name, day): value for (name, day), value in truth(days_of_ads, list(ad_ids)).items()}
 
     def metrics(self, request_id: str) -> Metrics:
         """What the request shows."""
@@ -178,23 +171,3 @@ class MetricsStage:
             "select status, metrics_created, metrics_updated, end_time is not null from metric_sync_logs "
             "order by start_time, id"
         )
-
-
-def expected_metrics(rows: list[dict[str, Any]]) -> dict[str, Decimal]:
-    """The metrics of one day, from the days of its ads. Reach of several ads is no sum: there is none."""
-    impressions = Decimal(sum(row["impressions"] for row in rows))
-    clicks = Decimal(sum(row["clicks"] for row in rows))
-    spend = sum((Decimal(row["spend"]) for row in rows), Decimal(0))
-    found = {"impressions": impressions, "clicks": clicks, "spend": spend}
-    if impressions:
-        found |= {"cpm": ratio(spend * 1000, impressions), "ctr": ratio(clicks * 100, impressions)}
-    if clicks:
-        found["cpc"] = ratio(spend, clicks)
-    if len(rows) == 1 and rows[0]["reach"] is not None:
-        found["reach"] = Decimal(rows[0]["reach"])
-    return found
-
-
-def ratio(top: Decimal, bottom: Decimal) -> Decimal:
-    """A quotient with six places, rounded as Postgres rounds."""
-    return (top / bottom).quantize(Decimal("0.000001"), ROUND_HALF_UP)

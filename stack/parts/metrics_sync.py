@@ -205,6 +205,7 @@ def truth(days: Sequence[AdDay], ads: Sequence[str]) -> dict[tuple[str, str], De
 
 
 def _of_day(rows: Sequence[AdDay]) -> dict[str, Decimal]:
+    """The metrics of one day, from the days of its ads. Reach of several ads is no sum: there is none."""
     impressions, clicks = (Decimal(sum(row[name] for row in rows)) for name in ("impressions", "clicks"))
     spend = sum((Decimal(row["spend"]) for row in rows), Decimal())
     found = {"impressions": impressions, "clicks": clicks, "spend": spend}
@@ -218,6 +219,7 @@ def _of_day(rows: Sequence[AdDay]) -> dict[str, Decimal]:
 
 
 def _ratio(top: Decimal, bottom: Decimal) -> Decimal:
+    """A quotient with six places, rounded as Postgres rounds."""
     return (top / bottom).quantize(SCALE, ROUND_HALF_UP)
 
 

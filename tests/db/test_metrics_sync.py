@@ -57,8 +57,11 @@ def test_a_request_shows_the_sums_of_its_ads_by_day(stage: MetricsStage, platfor
 
 
 def links(ads: list[str]) -> list[tuple[object, list[str]]]:
-    """How people name ads: a text, a number, an array of either, the same one twice."""
+    """How people name ads: a text, a number, an array of either, the same one twice, several in one text."""
     return [
+        (f" {ads[4]}\n", ads[4:5]),
+        (f"{ads[0]}, {ads[4]};{ads[5]}", [ads[0], *ads[4:6]]),
+        ([f"{ads[1]} {ads[2]}", ads[3], None, {"id": ads[4]}, [ads[5]], True, ""], ads[1:4]),
         (ads[0], ads[:1]),
         (int(ads[1]), ads[1:2]),
         (ads[:4], ads[:4]),
@@ -113,6 +116,40 @@ def test_restated_days_are_corrected_and_older_ones_stay(
     assert outcome.counts["metrics_created"] == len(expected.keys() - before.keys()) > 0
 
 
+@pytest.mark.parametrize("hour", [5, 12], ids=["behind in Los Angeles", "ahead on Kiritimati"])
+def test_days_and_money_are_the_accounts_own(stage: MetricsStage, sandbox: Sandbox, hour: int) -> None:
+    """At five in UTC Los Angeles still has yesterday, at noon Kiritimati has tomorrow."""
+    sandbox.now(NOW.replace(hour=hour))
+    linked = {}
+    for account in stage.accounts("META"):
+        stage.connect(account)
+        ads = stage.ads("META", account["account_id"])
+        linked[stage.request(meta_ad_id=ads)] = (account, ads)
+    assert {outcome.status for outcome in stage.sync()} == {"success"}
+    last_days = set()
+    for request, (account, ads) in linked.items():
+        shown = stage.metrics(request)
+        assert shown == stage.expected("meta", ads, account["account_id"])
+        last_days.add(max(day for _, _, day in shown))
+        currencies = "select distinct source_detail ->> 'currency' from performance_metrics where request_id = %(id)s"
+        assert stage.fetch(currencies, id=request) == [(account["currency"],)]
+    assert len(linked) == 3
+    assert len(last_days) == 2
+
+
+def test_what_is_restated_downwards_goes_down(stage: MetricsStage, meta: str) -> None:
+    ads = stage.ads("META", meta)[:2]
+    request = stage.request(meta_ad_id=ads)
+    stage.sync()
+    stage.execute("update penstock.ad_daily_metrics set impressions = 3 * impressions, spend = spend + 7")
+    stage.execute("update performance_metrics set value = 2 * value")
+    written = len(stage.metrics(request))
+    stage.make_due()
+    (outcome,) = stage.sync()
+    assert stage.metrics(request) == stage.expected("meta", ads, meta)
+    assert (outcome.counts["metrics_updated"], outcome.counts["metrics_created"]) == (written, 0)
+
+
 def test_what_the_vendor_takes_back_is_gone(stage: MetricsStage, sandbox: Sandbox) -> None:
     account = stage.accounts("GOOGLE_ADS")[1]
     stage.connect(account)
@@ -162,6 +199,29 @@ def test_an_account_that_is_registered_twice_counts_once(stage: MetricsStage, me
     request = stage.request(meta_ad_id=ads)
     assert [outcome.status for outcome in stage.sync()] == ["success", "success"]
     assert stage.metrics(request) == stage.expected("meta", ads, meta)
+
+
+@pytest.mark.parametrize(
+    "ending", ["delete from platform_connections", "update platform_connections set is_active = false"]
+)
+def test_an_account_that_is_registered_anew_takes_its_days_over(
+    stage: MetricsStage, sandbox: Sandbox, ending: str
+) -> None:
+    """What the vendor takes back later must not come up again from the days of the connection that is gone."""
+    account = stage.accounts("GOOGLE_ADS")[1]
+    stage.connect(account)
+    ads = stage.ads("GOOGLE_ADS", account["account_id"])
+    linked = {stage.request(google_ad_id=ad): ad for ad in ads}
+    stage.sync()
+    stage.execute(ending)
+    stage.connect({**account, "account_id": f"{account['account_id'][:3]}-{account['account_id'][3:]}"})
+    sandbox.now(NOW + dt.timedelta(days=5))
+    (outcome,) = stage.sync()
+    assert outcome.status == "success"
+    first = (NOW + dt.timedelta(days=5 - 29)).date().isoformat()
+    for request, ad in linked.items():
+        expected = stage.expected("google_ads", [ad], account["account_id"])
+        assert {key: value for key, value in stage.metrics(request).items() if key[2] >= first} == expected
 
 
 def test_ads_that_no_request_names_are_counted_and_left_alone(stage: MetricsStage, meta: str) -> None:

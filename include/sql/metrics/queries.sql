@@ -140,7 +140,8 @@ select pg_advisory_xact_lock(hashtextextended('penstock.metrics_sync.' || %(plat
 
 -- name: merge_ad_days
 -- The days that were read replace those that were known: what the vendor does not show any more is gone. What an
--- unreadable record names (or everything, when it names nothing) is left as it was.
+-- unreadable record names (or everything, when it names nothing) is left as it was. An ad belongs to one account: what
+-- a connection that nobody reads any more said of it is replaced too, when the account is registered anew.
 with days as (
     select
         p.ad_id, p.date, sum(p.impressions) as impressions, sum(p.clicks) as clicks, sum(p.spend) as spend,
@@ -167,6 +168,27 @@ withdrawn as (
             where coalesce(u.ad_id, a.ad_id) = a.ad_id and coalesce(u.date, a.date) = a.date
         )
     returning a.ad_id
+),
+
+own_ads as (
+    select k.ad_id from penstock.ad_daily_metrics as k where k.connection_id = %(connection_id)s
+    union
+    select d.ad_id from days as d
+),
+
+replaced as (
+    delete from penstock.ad_daily_metrics as a
+    using own_ads as o
+    where
+        a.platform = %(platform)s and a.ad_id = o.ad_id and a.date between %(first_day)s and %(last_day)s
+        and a.connection_id <> %(connection_id)s
+        and not exists (
+            select 1 from public.platform_connections as c where c.id = a.connection_id and c.is_active is not false
+        )
+        and not exists (
+            select 1 from unreadable as u
+            where coalesce(u.ad_id, a.ad_id) = a.ad_id and coalesce(u.date, a.date) = a.date
+        )
 ),
 
 written as (
