@@ -2,7 +2,7 @@
 
 A rule is a JSON object:
 
-    vendor        meta, ga4, klaviyo, google_ads, slack, google, nivoda; "*" for all
+    vendor        meta, ga4, klaviyo, google_ads, slack, google, nivoda, steam; "*" for all
     path          regular expression, searched in the path (default: every path)
     method        GET, POST (default: any)
     account       the vendor's account id (default: any)

@@ -75,7 +75,10 @@ def test_a_later_next_sync_blocks_nobody_and_a_closed_storefront_only_its_own_so
     assert store.rows("select * from public.get_queue_status()") == [(5, 0, 0, 0)]
 
 
-def test_partitions_cover_the_queue_without_overlap(store: Store) -> None:
+def test_partitions_cover_the_queue_evenly_without_overlap(store: Store) -> None:
+    """Also when the ids have a step: the old worker split them by their remainder."""
+    store.rows("delete from public.apps returning 1")
+    seed_apps(store.warehouse.dsn, range(8, 128, 8))
     parts = [
         {
             row[0]
@@ -83,8 +86,8 @@ def test_partitions_cover_the_queue_without_overlap(store: Store) -> None:
         }
         for n in range(4)
     ]
-    assert sorted(appid for part in parts for appid in part) == [1, 2, 3, 4, 5, 6]
-    assert sorted(map(len, parts)) == [1, 1, 2, 2]
+    assert sorted(appid for part in parts for appid in part) == list(range(8, 128, 8))
+    assert sorted(map(len, parts)) == [3, 4, 4, 4]
 
 
 def test_reviews_go_by_velocity_then_by_how_long_they_are_overdue(store: Store) -> None:

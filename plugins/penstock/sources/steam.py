@@ -22,8 +22,9 @@ STOREFRONT_LIMITS = (Limit(200, 300.0 / HEADROOM, burst=3),)
 everybody who reads it, promised by nobody."""
 
 REVIEWS_FAMILY = "reviews"
-REVIEWS_LIMITS = (Limit(60, 60.0 / HEADROOM, burst=10),)
-"""One a second: the old worker's pace, under which nobody was refused."""
+REVIEWS_LIMITS = (Limit(60, 60.0 / HEADROOM, burst=3),)
+"""One a second: the old worker's pace, under which nobody was refused. A burst of ten, as it had, would cost a sixth of
+the steady pace: what may go ahead is missing from it."""
 
 LIMITS: Mapping[str, tuple[Limit, ...]] = {
     STOREFRONT_FAMILY: STOREFRONT_LIMITS,
