@@ -179,6 +179,7 @@ class Model:
             "account_id": account.account_id,
             "time_zone": account.time_zone,
             "currency": account.currency,
+            "read_at": self.now,
         }
         with self.conn.transaction():
             self.conn.execute(QUERIES["create_run_windows"])

@@ -24,10 +24,12 @@ def day(text: str) -> dt.date:
         (WEDNESDAY, None, 3),
         (WEDNESDAY, WEDNESDAY, 3),
         (WEDNESDAY, WEDNESDAY - dt.timedelta(days=1), 7),
-        (SUNDAY, SUNDAY - dt.timedelta(days=1), 29),
+        (SUNDAY, SUNDAY - dt.timedelta(days=1), 36),
         (SUNDAY, SUNDAY, 3),
         (MONDAY, SUNDAY, 7),
-        (WEDNESDAY, SUNDAY - dt.timedelta(days=1), 29),
+        (WEDNESDAY, MONDAY, 8),
+        (WEDNESDAY, SUNDAY - dt.timedelta(days=1), 39),
+        (SUNDAY, SUNDAY - dt.timedelta(days=8), 43),
     ],
     ids=[
         "no run yet",
@@ -36,7 +38,9 @@ def day(text: str) -> dt.date:
         "first of Sunday",
         "second of Sunday",
         "Monday after a run on Sunday",
+        "Tuesday was missed",
         "Sunday was missed",
+        "two Sundays came",
     ],
 )
 def test_tier_days(today: dt.date, last_success: dt.date | None, expected: int) -> None:

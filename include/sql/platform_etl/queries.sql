@@ -316,11 +316,11 @@ returning 1 as held;
 
 -- name: account_succeeded
 -- A run of some streams or of chosen days proves that the account works; it is synced, and its days can be final, when
--- everything that was due has been read.
+-- everything that was due has been read: as of the run's beginning.
 update public.platform_connections
 set
     consecutive_failures = 0, last_error_code = %(code)s, state = coalesce(%(state)s, 'OK'), updated_at = now(),
-    last_synced_at = case when %(is_whole)s then now() else last_synced_at end,
+    last_synced_at = case when %(is_whole)s then greatest(last_synced_at, %(read_at)s) else last_synced_at end,
     next_sync_at = case
         when %(is_whole)s then now() + make_interval(mins => coalesce(sync_frequency, 1440)) else next_sync_at
     end
@@ -380,7 +380,7 @@ where
     );
 
 -- name: move_cursor
--- reads_from: where a window that somebody chose begins; the cursor is not carried over days that nobody has read.
+-- reads_from: of a window that somebody chose; the cursor is not carried over days that nobody has read, or read late.
 insert into penstock.stream_cursors as c (connection_id, stream, cursor_at, run_id)
 values (%(connection_id)s, %(stream)s, %(cursor_at)s, %(run_id)s)
 on conflict (connection_id, stream) do update

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
-EVERY_RUN_DAYS, FIRST_OF_DAY_DAYS, FIRST_OF_SUNDAY_DAYS = 3, 7, 29
-"""How many days a run reads again. Meta restates 28 days, GA4 about 3, with attribution up to 12."""
+EVERY_RUN_DAYS, FIRST_OF_DAY_DAYS, FIRST_OF_SUNDAY_DAYS = 3, 7, 36
+"""How many days a run reads again. Meta restates 28 days, GA4 3, Klaviyo 5: the first run of the day reads each day
+once more when it is 6 days old, the first of Sunday when it is 29 to 35 days old, whatever day of the week it is."""
 
 FIRST_RUN_DAYS = 30
 """An account without a cursor reads its last 30 days, as the old worker did; older days are HISTORICAL or BACKFILL."""
@@ -56,13 +57,15 @@ def day_window(first_day: dt.date, last_day: dt.date, zone: ZoneInfo) -> Window:
 def tier_days(today: dt.date, last_success_day: dt.date | None) -> int:
     """Days that an incremental run reads again: more in the first run of a day, most in the first after a Sunday began.
 
-    A Sunday without a run is made up for by the next run, whenever it comes.
+    Days and Sundays without a run are made up for by the next run, whenever it comes: it goes back as far as the first
+    of them would have. Otherwise their oldest days would be too old for every later run, and never be read late.
     """
     if last_success_day is None or last_success_day >= today:
         return EVERY_RUN_DAYS
-    days_since_sunday = (today.weekday() + 1) % 7
-    last_sunday = today - dt.timedelta(days=days_since_sunday)
-    return FIRST_OF_SUNDAY_DAYS if last_sunday > last_success_day else FIRST_OF_DAY_DAYS
+    first_missed_sunday = last_success_day + dt.timedelta(days=6 - last_success_day.weekday() or 7)
+    if first_missed_sunday <= today:
+        return FIRST_OF_SUNDAY_DAYS + (today - first_missed_sunday).days
+    return FIRST_OF_DAY_DAYS + (today - last_success_day).days - 1
 
 
 def incremental_days(*, today: dt.date, cursor_day: dt.date | None, tier: int, includes_today: bool) -> DayRange:

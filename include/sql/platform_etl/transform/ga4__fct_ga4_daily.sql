@@ -82,7 +82,7 @@ source as materialized (
         staged.payload @? '$.* ? (@ == "(other)")' as is_other_row,
         coalesce(quality.is_thresholded, false) as is_thresholded,
         staged.record_date
-        < (now() at time zone %(time_zone)s)::date - core_warehouse.restatement_days('GA4') as is_final
+        < (%(read_at)s::timestamptz at time zone %(time_zone)s)::date - core_warehouse.restatement_days('GA4') as is_final
     from windows
     inner join staging_ingest.ga4_reports as staged
         on

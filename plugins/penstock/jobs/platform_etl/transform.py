@@ -164,6 +164,12 @@ class _Load:
         self._account = load_account(conn, context.vault, held.connection_id).account
         self._run = {"run_id": held.lease.row_id, "connection_id": held.connection_id}
 
+    @property
+    def _read_at(self) -> dt.datetime:
+        """When the run began. Not the present: what was read before midnight says nothing of the day that has ended
+        since, neither that it is complete nor that an older one was read at a later age."""
+        return min(self._held.started_at, self._context.now())
+
     def run(self) -> dict[str, Any]:
         require_lease(self._conn.execute(SQL["lock_lease"], self._held.key).fetchone(), self._held)
         # A server looks for its client between statements only: a killed worker's statement would keep the run locked.
@@ -234,6 +240,7 @@ class _Load:
             "account_id": self._account.account_id,
             "time_zone": self._account.time_zone,
             "currency": self._account.currency,
+            "read_at": self._read_at,
         }
         for name in self._source.transforms:
             for statement in statements.split(queries.transform("platform_etl", name)):
@@ -258,19 +265,17 @@ class _Load:
         return len(rows)
 
     def _move_cursors(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        # Not the present: what was read before midnight does not complete the day that has ended since.
-        now = min(self._held.started_at, self._context.now())
         by_stream: dict[str, list[Slice]] = defaultdict(list)
         for row in rows:
             by_stream[row["stream"]].append(_as_slice(row))
         moved: list[dt.datetime] = []
         for name, slices in by_stream.items():
-            cursor_at = cursor_after(self._source.stream(name), self._account, slices, now)
+            cursor_at = cursor_after(self._source.stream(name), self._account, slices, self._read_at)
             moved.append(cursor_at)
             place = {"stream": name, "cursor_at": cursor_at, "reads_from": self._reads_from(name, slices)}
             self._conn.execute(SQL["move_cursor"], self._run | place)
         if moved and self._held.window_start is None:
-            last_complete = self._account.today(now) - dt.timedelta(days=1)
+            last_complete = self._account.today(self._read_at) - dt.timedelta(days=1)
             self._conn.execute(
                 SQL["mirror_cursor"],
                 {
@@ -281,10 +286,12 @@ class _Load:
             )
 
     def _reads_from(self, stream: str, slices: Sequence[Slice]) -> dt.datetime | None:
-        """Where a chosen window begins; None for one that the cursor chose, or where there is none."""
+        """The first cursor that a chosen window may carry on: what was due from there it has read, the Sunday's late
+        look at old days included. None for a window that the cursor chose, or where there is none."""
         if self._held.window_start is None or self._source.stream(stream).is_as_of:
             return None
-        return min((each.start for each in slices if each.start is not None), default=None)
+        starts = [each.start for each in slices if each.start is not None]
+        return min(starts) + dt.timedelta(days=windows.FIRST_OF_SUNDAY_DAYS) if starts else None
 
     def _learn_page_sizes(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """The account's next run starts with the page size that this one had to come down to."""
@@ -318,7 +325,12 @@ class _Load:
             mark_account_failed(self._context.rng, self._conn, self._held.connection_id, cause.code, state)
         else:
             is_whole = self._held.streams is None and self._held.window_start is None
-            parameters = self._run | {"is_whole": is_whole, "state": state, "code": failures.code}
+            parameters = self._run | {
+                "is_whole": is_whole,
+                "state": state,
+                "code": failures.code,
+                "read_at": self._read_at,
+            }
             self._conn.execute(SQL["account_succeeded"], parameters)
         self._conn.execute(SQL["remember_forbidden"], self._run | {"streams": Jsonb(forbidden)})
 
