@@ -535,7 +535,18 @@ where
 
 -- name: totals_differ
 -- The vendor's own totals against what reporting shows, for the days this run loaded.
-select r.date, r.metric, r.reported, r.vendor_total, r.difference
+-- is_lasting: the vendor corrects the day no more, or an earlier run saw the figure differ as well. Until then the
+-- vendor may have corrected the day between the two questions, and a later run is sure to look again.
+select
+    r.date, r.metric, r.reported, r.vendor_total, r.difference,
+    r.date < %(today)s - core_warehouse.restatement_days(r.platform) or exists (
+        select 1
+        from penstock.quality_results as seen
+        inner join core_warehouse.etl_runs as earlier on seen.run_id = earlier.id
+        where
+            earlier.connection_id = r.connection_id and earlier.id <> %(run_id)s
+            and seen.check_code = 'TOTALS_MISMATCH' and seen.scope = r.metric || ' ' || r.date
+    ) as is_lasting
 from reporting.reconciliation as r
 where
     r.connection_id = %(connection_id)s and r.difference <> 0 and not r.is_provisional

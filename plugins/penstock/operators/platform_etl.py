@@ -201,7 +201,7 @@ class ExtractRunOperator(RunStageOperator):
 class TransformRunOperator(RunStageOperator):
     """Carries what was read into the core tables, moves the cursors and ends the run, in one transaction.
 
-    Figures that differ from the vendor's own totals are loaded all the same; one alert tells of them.
+    Figures that differ from the vendor's own totals are loaded all the same; one alert tells of those that last.
     """
 
     def execute(self, context: Context) -> dict[str, Any]:

@@ -247,8 +247,13 @@ class _Load:
                 self._conn.execute(statement.text, parameters)
 
     def _compare_totals(self) -> int:
-        """Days on which reporting and the vendor's own totals disagree become findings; the load stands."""
-        rows = self._conn.cursor(row_factory=dict_row).execute(SQL["totals_differ"], self._run).fetchall()
+        """Days on which reporting and the vendor's own totals disagree become findings; the load stands.
+
+        Returns how many of them last, which is worth an alert: a day that the vendor still corrects may have changed
+        between the report and the total, and counts only when it differs again.
+        """
+        parameters = self._run | {"today": self._account.today(self._read_at)}
+        rows = self._conn.cursor(row_factory=dict_row).execute(SQL["totals_differ"], parameters).fetchall()
         for row in rows:
             scope = f"{row['metric']} {row['date']}"
             finding = {
@@ -262,7 +267,7 @@ class _Load:
             }
             self._conn.execute(SQL["add_finding"], finding)
             log.warning("TOTALS_MISMATCH: %s: %s, the vendor says %s", scope, row["reported"], row["vendor_total"])
-        return len(rows)
+        return sum(row["is_lasting"] for row in rows)
 
     def _move_cursors(self, rows: Sequence[Mapping[str, Any]]) -> None:
         by_stream: dict[str, list[Slice]] = defaultdict(list)
