@@ -104,7 +104,24 @@ def test_without_slack_the_alert_is_in_the_log(caplog: pytest.LogCaptureFixture)
 def test_totals_that_differ_from_the_vendors_own_are_told_once(
     differing: int, alerts: int, slack: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counts = {"run_id": "r", "status": "SUCCEEDED", "totals_differing": differing}
+    counts = {"run_id": "r", "status": "SUCCEEDED", "totals_differing": differing, "account_findings": []}
+    texts = sent_after_transform(counts, slack, monkeypatch)
+    assert len(texts) == alerts
+    assert all(
+        "TOTALS_MISMATCH" in text and "meta_ads Aurora (1)" in text and "3 daily totals" in text for text in texts
+    )
+
+
+def test_what_was_found_of_the_account_is_told_with_its_remedy(slack: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    findings = [{"code": "ACCOUNT_CHANGED", "message": "time_zone: UTC -> Asia/Tokyo"}]
+    counts = {"run_id": "r", "status": "SUCCEEDED", "totals_differing": 3, "account_findings": findings}
+    texts = sent_after_transform(counts, slack, monkeypatch)
+    assert len(texts) == 1
+    assert all(word in texts[0] for word in ("ACCOUNT_CHANGED", "Asia/Tokyo", "HISTORICAL", "TOTALS_MISMATCH"))
+
+
+def sent_after_transform(counts: dict[str, Any], slack: Sandbox, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What Slack got of a transform that has counted this."""
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", "postgres://warehouse.example/dwh")
     monkeypatch.setattr("penstock.hooks.registry.run_context", lambda *args, **kwargs: None)
     monkeypatch.setattr("penstock.jobs.platform_etl.transform", lambda run: counts)
@@ -117,11 +134,7 @@ def test_totals_that_differ_from_the_vendors_own_are_told_once(
 
     assert operator.execute(context) == counts
 
-    texts = sent(slack)
-    assert len(texts) == alerts
-    assert all(
-        "TOTALS_MISMATCH" in text and "meta_ads Aurora (1)" in text and "3 daily totals" in text for text in texts
-    )
+    return sent(slack)
 
 
 # -- one message a minute and DAG

@@ -561,6 +561,31 @@ set
     severity = excluded.severity, observed = excluded.observed, expected = excluded.expected,
     detail = excluded.detail, created_at = now();
 
+-- name: tell_account_findings
+-- Findings of `extract`, which a run that failed has not told. What lasts is told again after a month.
+with untold as (
+    select result.run_id, result.check_code, result.scope
+    from penstock.quality_results as result
+    inner join core_warehouse.etl_runs as run on result.run_id = run.id
+    where
+        run.connection_id = %(connection_id)s and result.detail ? 'message' and not result.detail ? 'told_at'
+        and not exists (
+            select 1
+            from penstock.quality_results as told
+            inner join core_warehouse.etl_runs as earlier on told.run_id = earlier.id
+            where
+                earlier.connection_id = run.connection_id
+                and (told.check_code, told.scope) = (result.check_code, result.scope)
+                and (told.detail ->> 'told_at')::timestamptz > now() - interval '30 days'
+        )
+)
+
+update penstock.quality_results as result
+set detail = result.detail || jsonb_build_object('told_at', now())
+from untold
+where (result.run_id, result.check_code, result.scope) = (untold.run_id, untold.check_code, untold.scope)
+returning result.detail ->> 'message', result.check_code;
+
 -- name: account
 select
     id::text as connection_id, shop_id, platform, account_id, account_name, time_zone, currency, settings, facts,

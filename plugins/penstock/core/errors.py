@@ -425,6 +425,10 @@ CATALOGUE: dict[str, ErrorSpec] = {
         VendorUnavailable, "The vendor's own count differs from the rows it sent; the slice is read again."
     ),
     "TOTALS_MISMATCH": ErrorSpec(InternalError, "Look at reporting.reconciliation for the account and day."),
+    "ACCOUNT_CHANGED": ErrorSpec(
+        ConfigurationError,
+        "Start a HISTORICAL run of the account: its days before the change stand in the old zone or currency.",
+    ),
     # Configuration
     "CREDENTIAL_NOT_FOUND": ErrorSpec(
         ConfigurationError, "Create the Airflow connection, or store credentials with the account."

@@ -201,23 +201,24 @@ class ExtractRunOperator(RunStageOperator):
 class TransformRunOperator(RunStageOperator):
     """Carries what was read into the core tables, moves the cursors and ends the run, in one transaction.
 
-    Figures that differ from the vendor's own totals are loaded all the same; one alert tells of those that last.
+    Figures that differ from the vendor's own totals are loaded all the same; one alert tells of those that last. So
+    it does of what `extract` found out about the account.
     """
 
     def execute(self, context: Context) -> dict[str, Any]:
         counts = super().execute(context)
-        if counts.get("totals_differing"):
-            self._tell(context, counts["totals_differing"])
+        told = [error(each["code"], each["message"]) for each in counts.get("account_findings", ())]
+        if differing := counts.get("totals_differing"):
+            message = f"{differing} daily totals differ from the vendor's own; reporting.data_quality names them"
+            told.append(error("TOTALS_MISMATCH", message))
+        if told:
+            send(*(alert_of({**context, "exception": each}) for each in told))
         return counts
 
     def run_stage(self, run: RunContext) -> dict[str, Any]:
         from penstock.jobs.platform_etl import transform
 
         return transform(run)
-
-    def _tell(self, context: Context, differing: int) -> None:
-        message = f"{differing} daily totals differ from the vendor's own; reporting.data_quality names them"
-        send(alert_of({**context, "exception": error("TOTALS_MISMATCH", message)}))
 
 
 class FinishRunOperator(RunStageOperator):

@@ -170,12 +170,16 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What the vendor says of the account itself."""
+    """What the vendor says of the account itself.
+
+    findings: code of the catalogue -> what is wrong with an account that can be read all the same.
+    """
 
     name: str
     time_zone: str
     currency: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+    findings: Mapping[str, str] = field(default_factory=dict)
     problem: str | None = None  # code of the catalogue when the account cannot be read at all
 
 

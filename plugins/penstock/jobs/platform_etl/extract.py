@@ -124,8 +124,9 @@ def _profiled(context: RunContext, held: HeldRun, client: VendorClient, account:
     if profile.problem:
         raise error(profile.problem, f"account {account.account_id} ({profile.name}) cannot be read")
     _check_zone(profile)
-    with context.warehouse.connection() as conn:
+    with context.warehouse.transaction() as conn:
         _store_profile(conn, held, profile)
+        _note_findings(conn, held, account, profile)
     return Account(
         connection_id=account.connection_id,
         shop_id=account.shop_id,
@@ -152,11 +153,32 @@ def _store_profile(conn: psycopg.Connection[Any], held: HeldRun, profile: Profil
         "name": profile.name,
         "time_zone": profile.time_zone,
         "currency": profile.currency,
-        "facts": Jsonb(dict(profile.facts)),
+        "facts": Jsonb({**profile.facts, "read_as": _read_as(profile)}),
         "shop_id": held.shop_id,
     }
     conn.execute(SQL["store_profile"], parameters)
     conn.execute(SQL["complete_shop"], parameters)
+
+
+def _read_as(profile: Profile) -> dict[str, str]:
+    """What the account's days are cut and its money is counted in. The columns of the row do not tell what our own runs
+    used: the metrics sync stores what it hears there too."""
+    return {"time_zone": profile.time_zone, "currency": profile.currency}
+
+
+def _note_findings(conn: psycopg.Connection[Any], held: HeldRun, account: Account, profile: Profile) -> None:
+    """What the profile says that a person should know; `transform` tells it once."""
+    found = [(code, "", message) for code, message in profile.findings.items()]
+    now, before = _read_as(profile), account.facts.get("read_as", {})
+    for name, old in before.items():
+        if now[name] != old:
+            change = f"{name}: {old} -> {now[name]}"
+            found.append(("ACCOUNT_CHANGED", change, f"the vendor has changed the account's {change}"))
+    for code, scope, message in found:
+        log.warning("%s: %s", code, message)
+        finding = {"run_id": held.lease.row_id, "check_code": code, "scope": scope, "severity": "WARN"}
+        detail = Jsonb({"message": message})
+        conn.execute(SQL["add_finding"], finding | {"observed": None, "expected": None, "detail": detail})
 
 
 def _prepare_slices(context: RunContext, held: HeldRun, account: Account) -> None:

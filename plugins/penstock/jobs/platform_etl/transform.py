@@ -193,7 +193,13 @@ class _Load:
         self._learn_page_sizes(rows)
         self._conn.execute(SQL["forget_old_keys"], self._run)
         status = self._end(rows, failures)
-        return {**self._run, "status": status, "rows_withdrawn": withdrawn, "totals_differing": differences}
+        return {
+            **self._run,
+            "status": status,
+            "rows_withdrawn": withdrawn,
+            "totals_differing": differences,
+            "account_findings": self._untold_findings(),
+        }
 
     def _create_windows(self, covered: Sequence[Coverage]) -> None:
         self._conn.execute(SQL["create_run_windows"])
@@ -268,6 +274,11 @@ class _Load:
             self._conn.execute(SQL["add_finding"], finding)
             log.warning("TOTALS_MISMATCH: %s: %s, the vendor says %s", scope, row["reported"], row["vendor_total"])
         return sum(row["is_lasting"] for row in rows)
+
+    def _untold_findings(self) -> list[dict[str, str]]:
+        """Code and message of what was found of the account and not told in the last month, each once."""
+        told = dict(self._conn.execute(SQL["tell_account_findings"], self._run).fetchall())
+        return [{"code": code, "message": message} for message, code in sorted(told.items())]
 
     def _move_cursors(self, rows: Sequence[Mapping[str, Any]]) -> None:
         by_stream: dict[str, list[Slice]] = defaultdict(list)

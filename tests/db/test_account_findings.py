@@ -1,0 +1,69 @@
+"""What a run finds out about the account itself: stored with the run, and told once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from penstock.jobs import platform_etl
+from penstock.jobs.platform_etl import slices
+from penstock.sources.stream import Request
+from penstock.warehouse.session import Warehouse
+from tests.db.test_resumption import altered
+from tests.pipeline import Pipeline, hurried
+from tests.sandbox_fixture import Sandbox
+
+PACE = 10.0
+FINDINGS = "select check_code, scope, severity from penstock.quality_results order by created_at, scope"
+
+
+@pytest.fixture
+def pipeline(warehouse: Warehouse, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
+    monkeypatch.setattr(slices, "REPORT_POLL_SECONDS", (0.1,))
+    with hurried(sandbox.state, PACE):
+        yield Pipeline(warehouse, sandbox.url, now=lambda: sandbox.state.clock.now(), vendor_pace=PACE)
+
+
+def read(pipeline: Pipeline, source: str, stream: str, **changes: Any) -> list[dict[str, str]]:
+    """One run of one stream; what its alert tells of the account."""
+    lane = pipeline.claim(source, pipeline.enqueue(source, streams=[stream]))[0]
+    context = pipeline.context(lane, **changes)
+    platform_etl.extract(context)
+    told: list[dict[str, str]] = platform_etl.transform(context)["account_findings"]
+    return told
+
+
+def in_tokyo(request: Request, body: Any) -> Any:
+    return {**body, "timezone_name": "Asia/Tokyo", "currency": "JPY"} if "timezone_name" in body else body
+
+
+def test_an_account_whose_zone_and_currency_changed_is_told_of_once(pipeline: Pipeline) -> None:
+    """Days that were cut in two zones stand side by side until somebody reads the history again."""
+    pipeline.register(pipeline.accounts("META")[:1])
+    assert read(pipeline, "meta_ads", "campaigns") == []
+    assert pipeline.fetch(FINDINGS) == []
+
+    told = read(pipeline, "meta_ads", "campaigns", **altered(pipeline, in_tokyo))
+    assert [each["code"] for each in told] == ["ACCOUNT_CHANGED", "ACCOUNT_CHANGED"]
+    assert "time_zone: Europe/Zurich -> Asia/Tokyo" in told[1]["message"]
+    changes = [("currency: CHF -> JPY", "WARN"), ("time_zone: Europe/Zurich -> Asia/Tokyo", "WARN")]
+    assert pipeline.fetch(FINDINGS) == [("ACCOUNT_CHANGED", *change) for change in changes]
+
+    assert read(pipeline, "meta_ads", "campaigns", **altered(pipeline, in_tokyo)) == []
+    assert len(pipeline.fetch(FINDINGS)) == 2
+
+
+def test_a_change_that_a_failed_run_has_noticed_is_told_by_the_next(pipeline: Pipeline) -> None:
+    """Also when the metrics sync was the first to store what it heard."""
+    pipeline.register(pipeline.accounts("META")[:1])
+    read(pipeline, "meta_ads", "campaigns")
+    with pipeline.warehouse.connection() as conn:
+        conn.execute("update platform_connections set time_zone = 'Asia/Tokyo', currency = 'JPY'")
+    lane = pipeline.claim("meta_ads", pipeline.enqueue("meta_ads", streams=["campaigns"]))[0]
+    platform_etl.extract(pipeline.context(lane, **altered(pipeline, in_tokyo)))
+    with pipeline.warehouse.connection() as conn:
+        conn.execute("update core_warehouse.etl_runs set status = 'FAILED' where status = 'IN_PROGRESS'")
+
+    assert len(read(pipeline, "meta_ads", "campaigns", **altered(pipeline, in_tokyo))) == 2
