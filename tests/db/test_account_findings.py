@@ -67,3 +67,25 @@ def test_a_change_that_a_failed_run_has_noticed_is_told_by_the_next(pipeline: Pi
         conn.execute("update core_warehouse.etl_runs set status = 'FAILED' where status = 'IN_PROGRESS'")
 
     assert len(read(pipeline, "meta_ads", "campaigns", **altered(pipeline, in_tokyo))) == 2
+
+
+def without_orders(request: Request, body: Any) -> Any:
+    if request.path != "api/metrics":
+        return body
+    return {**body, "data": [each for each in body["data"] if each["attributes"]["name"] != "Placed Order"]}
+
+
+def test_an_account_without_a_metric_of_orders_is_told_of_once_a_month(pipeline: Pipeline) -> None:
+    pipeline.register(pipeline.accounts("KLAVIYO")[:1])
+    told = [read(pipeline, "klaviyo", "lists", **altered(pipeline, without_orders)) for _ in range(2)]
+    assert [[each["code"] for each in each_run] for each_run in told] == [["KLAVIYO_NO_CONVERSION_METRIC"], []]
+    assert pipeline.fetch(FINDINGS) == [("KLAVIYO_NO_CONVERSION_METRIC", "", "WARN")] * 2
+    with pipeline.warehouse.connection() as conn:
+        conn.execute(
+            "update penstock.quality_results set detail = jsonb_set(detail, '{told_at}', "
+            "to_jsonb(now() - interval '31 days')) where detail ? 'told_at'"
+        )
+    assert len(read(pipeline, "klaviyo", "lists", **altered(pipeline, without_orders))) == 1
+
+    assert read(pipeline, "klaviyo", "lists") == []
+    assert len(pipeline.fetch(FINDINGS)) == 3

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -335,6 +336,24 @@ def test_the_profile_prefers_the_shops_own_metric_where_a_name_occurs_twice() ->
     found = SOURCE.profile(ACCOUNT, bodies)
     assert (found.time_zone, found.currency) == ("America/New_York", "USD")
     assert found.facts["metrics"] == {"Placed Order": "X2", "Opened Email": "X4"}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "found"),
+    [
+        ("Placed Order", {}, []),
+        ("Ordered Product", {}, ["KLAVIYO_NO_CONVERSION_METRIC"]),
+        ("Ordered Product", {"conversion_metric_id": "X1"}, []),
+    ],
+)
+def test_an_account_without_a_metric_of_orders_is_a_finding(
+    name: str, settings: dict[str, str], found: list[str]
+) -> None:
+    """Its revenue would be empty, and nobody would know why. What the account had before does not count."""
+    body = {"id": "AbCdEf", "attributes": {"timezone": "America/New_York", "preferred_currency": "USD"}}
+    account = dataclasses.replace(ACCOUNT, settings=settings)
+    profile = SOURCE.profile(account, [{"data": [body]}, {"data": [metric("X1", name, "Shopify")]}])
+    assert list(profile.findings) == found
 
 
 def test_a_key_without_an_account_is_a_mismatch() -> None:

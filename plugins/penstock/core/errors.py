@@ -235,6 +235,11 @@ CATALOGUE: dict[str, ErrorSpec] = {
     "KLAVIYO_INVALID_QUERY": ErrorSpec(
         ConfigurationError, "Check the account's conversion metric id and the stream's filters."
     ),
+    "KLAVIYO_NO_CONVERSION_METRIC": ErrorSpec(
+        ConfigurationError,
+        "Put the id of the metric that counts orders into the account's settings as `conversion_metric_id`, or connect "
+        "the shop to Klaviyo; then start a HISTORICAL run of the account.",
+    ),
     "KLAVIYO_REVISION_RETIRED": ErrorSpec(ContractError, "Raise KLAVIYO_REVISION."),
     "KLAVIYO_TRANSIENT": ErrorSpec(VendorUnavailable, NOTHING),
     # Google Ads API. https://developers.google.com/google-ads/api/docs/common-errors

@@ -9,6 +9,7 @@ klaviyo_resources.py asks for and reads the listings, klaviyo_reports.py the cou
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from penstock.core.errors import error
@@ -20,6 +21,7 @@ from penstock.sources.klaviyo_reports import (
     ask_aggregates,
     ask_campaign_values,
     ask_flow_series,
+    conversion_metric,
     parse_aggregates,
     parse_campaign_values,
     parse_flow_series,
@@ -33,6 +35,7 @@ from penstock.sources.klaviyo_reports import (
 from penstock.sources.klaviyo_resources import (
     NO_PAGE_SIZE,
     PAGE_SIZES,
+    PLACED_ORDER,
     PROFILE_FIELDS,
     archived_variants,
     ask_campaigns,
@@ -120,12 +123,19 @@ def read_profile(account: Account, bodies: Sequence[Any]) -> Profile:
         raise error("SCHEMA_MISMATCH", "the key belongs to no account: the list of accounts is empty")
     check_account(accounts[0])
     attributes = accounts[0]["attributes"]
-    metrics = [metric for body in bodies[1:] for metric in expect_list(body, "data")]
+    metrics = metric_ids(metric for body in bodies[1:] for metric in expect_list(body, "data"))
+    facts = {"metrics": metrics, "klaviyo_account_id": accounts[0]["id"]}
+    findings = {}
+    if conversion_metric(replace(account, facts=facts)) is None:
+        findings["KLAVIYO_NO_CONVERSION_METRIC"] = (
+            f"no revenue is read: of the {len(metrics)} metrics that were looked at none is called {PLACED_ORDER!r}"
+        )
     return Profile(
         name=find(attributes, "contact_information", "organization_name") or account.name,
         time_zone=attributes["timezone"],
         currency=attributes["preferred_currency"],
-        facts={"metrics": metric_ids(metrics), "klaviyo_account_id": accounts[0]["id"]},
+        facts=facts,
+        findings=findings,
     )
 
 
