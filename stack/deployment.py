@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from penstock.core.databases import WAREHOUSE_VARIABLES
 from penstock.warehouse.migrations import migrate_databases
 from stack import accounts, imports, plan, sandbox, settings
 from stack.environment import ADMIN
@@ -29,7 +30,7 @@ def prepare(say: Callable[[str], None]) -> int:
     values = settings.read_environment()
     decided = plan.make(values)
     if decided.warehouse_dsn is None:
-        raise settings.SettingsError(f"a deployment needs a warehouse: set {plan.WAREHOUSE_VARIABLES[0]}")
+        raise settings.SettingsError(f"a deployment needs a warehouse: set {WAREHOUSE_VARIABLES[0]}")
     vault_keys = values.get("PENSTOCK_ENCRYPTION_KEYS")
     if not vault_keys:
         raise settings.SettingsError("a deployment needs PENSTOCK_ENCRYPTION_KEYS (32 bytes in base64)")

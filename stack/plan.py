@@ -11,11 +11,8 @@ from urllib.parse import urlsplit
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from penstock.core.databases import CONCERN_SETS
+from penstock.core.databases import CONCERN_SETS, WAREHOUSE_VARIABLES
 from stack.settings import SettingsError
-
-WAREHOUSE_VARIABLES = ("WAREHOUSE_URL", "SUPABASE_DB_URL", "DATABASE_URL")
-"""Where a warehouse of one's own is named: our variable first, then those of the old workers."""
 
 LIBPQ_FIELDS = {"host": "host", "port": "port", "user": "login", "password": "password", "dbname": "schema"}
 """libpq parameter -> field of an Airflow connection; everything else goes into the connection's extra."""

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from penstock.core.databases import DSN_VARIABLES
 from penstock.core.errors import PenstockError
 from penstock.warehouse.migrations import main, migrate, pending, view_files
 
@@ -263,8 +264,8 @@ def test_the_command_says_what_failed_and_what_to_do_without_the_password(
 def test_the_command_without_a_database_says_how_to_name_one(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("PENSTOCK_WAREHOUSE_DSN", raising=False)
-    monkeypatch.delenv("SUPABASE_DB_URL", raising=False)
+    for name in DSN_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     with pytest.raises(SystemExit):
         main([])
     assert "PENSTOCK_WAREHOUSE_DSN" in capsys.readouterr().err

@@ -66,7 +66,8 @@ def test_the_command_rotates_and_reports(
     with warehouse.connection() as connection:
         store(connection, 1, {"access_token": "plain"})
         store(connection, 2, {"access_token": Vault([LOST]).encrypt("l", bound_to(2))})
-    monkeypatch.setenv("PENSTOCK_WAREHOUSE_DSN", warehouse.dsn)
+    monkeypatch.delenv("PENSTOCK_WAREHOUSE_DSN", raising=False)
+    monkeypatch.setenv("WAREHOUSE_URL", warehouse.dsn)
     monkeypatch.delenv("ENCRYPTION_KEY", raising=False)
     monkeypatch.delenv("PENSTOCK_ENCRYPTION_KEYS", raising=False)
     assert main(["rotate"]) == 2

@@ -16,6 +16,7 @@ import jsonschema
 import pytest
 import yaml
 
+from penstock.core.databases import WAREHOUSE_VARIABLES
 from stack import deployment, plan
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -123,7 +124,7 @@ def test_the_warehouse_may_have_the_name_that_the_old_workers_gave_it() -> None:
     url = SERVICES["init"]["environment"]["WAREHOUSE_URL"]
     names = [match["name"] for match in re.finditer(r"\$\{(?P<name>[A-Z_]+):-", url)]
 
-    assert tuple(names[:-1]) == plan.WAREHOUSE_VARIABLES
+    assert tuple(names[:-1]) == WAREHOUSE_VARIABLES
     assert names[-1] == "WAREHOUSE_PASSWORD"
 
 

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from penstock.core.databases import ALL_SETS, CONCERN_SETS, SHARED_SETS, sets_by_database
+import pytest
+
+from penstock.core.databases import (
+    ALL_SETS,
+    CONCERN_SETS,
+    DSN_VARIABLES,
+    SHARED_SETS,
+    dsn_of_environment,
+    sets_by_database,
+)
+from penstock.jobs.calendar_outbox import __main__ as calendar_outbox
+from penstock.jobs.notifications import __main__ as notifications
 from penstock.warehouse.queries import sql_root
 
 
@@ -26,3 +37,22 @@ def test_every_folder_of_migrations_belongs_to_a_database() -> None:
     folders = {path.parent.name for path in sql_root().glob("*/migrations")}
     assert folders == set(ALL_SETS)
     assert set(CONCERN_SETS) == {"warehouse", "agency_db", "apps_db", "calendar_db", "nivoda_db"}
+
+
+def test_a_command_takes_the_first_variable_that_is_set() -> None:
+    assert dsn_of_environment({}) is None
+    for number, name in enumerate(DSN_VARIABLES):
+        assert dsn_of_environment({each: each for each in DSN_VARIABLES[number:]}) == name
+    assert dsn_of_environment({"PENSTOCK_WAREHOUSE_DSN": "", "DATABASE_URL": "old"}) == "old"
+    assert dsn_of_environment({"PENSTOCK_WAREHOUSE_DSN": "all", "OWN": "own"}, "OWN") == "own"
+
+
+@pytest.mark.parametrize("name", DSN_VARIABLES)
+def test_the_commands_of_the_queues_know_every_name_of_the_warehouse(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in (calendar_outbox.OWN_VARIABLE, *DSN_VARIABLES):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, "postgresql://warehouse.example/dwh")
+    assert notifications.parse(["health"]).dsn == "postgresql://warehouse.example/dwh"
+    assert calendar_outbox.parse(["list"]).dsn == "postgresql://warehouse.example/dwh"

@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+WAREHOUSE_VARIABLES = ("WAREHOUSE_URL", "SUPABASE_DB_URL", "DATABASE_URL")
+"""Where the environment names the warehouse: our variable first, then those of the old workers."""
+
+DSN_VARIABLES = ("PENSTOCK_WAREHOUSE_DSN", *WAREHOUSE_VARIABLES)
+"""Where a command finds its database: the first may be set for commands alone."""
+
 SHARED_SETS = ("ops", "accounts")
 """What every database needs: the ledger of limits and credentials, and the registry of accounts."""
 
@@ -21,6 +27,14 @@ CONCERN_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 ALL_SETS = (*SHARED_SETS, *(name for sets in CONCERN_SETS.values() for name in sets))
 """What a database needs in which all concerns live."""
+
+
+def dsn_of_environment(environment: Mapping[str, str], *own: str) -> str | None:
+    """The database that the environment of a command names.
+
+    own: variables that come before those of the warehouse.
+    """
+    return next(filter(None, map(environment.get, (*own, *DSN_VARIABLES))), None)
 
 
 def sets_by_database(database_of: Mapping[str, str]) -> dict[str, tuple[str, ...]]:

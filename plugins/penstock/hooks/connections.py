@@ -11,6 +11,7 @@ from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
+from penstock.core.databases import WAREHOUSE_VARIABLES
 from penstock.core.errors import error
 
 FALLBACKS: Mapping[str, str] = MappingProxyType(
@@ -19,7 +20,7 @@ FALLBACKS: Mapping[str, str] = MappingProxyType(
 """Databases that live in the warehouse until somebody gives them a connection of their own."""
 
 # What an old deployment's environment calls a connection's fields.
-_URL_VARIABLES = {"warehouse": ("WAREHOUSE_URL", "SUPABASE_DB_URL", "DATABASE_URL")}
+_URL_VARIABLES = {"warehouse": WAREHOUSE_VARIABLES}
 _PASSWORD_VARIABLES = {
     "meta_ads": "META_ACCESS_TOKEN",
     "ga4": "GA4_CREDENTIALS_JSON",

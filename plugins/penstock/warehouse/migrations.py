@@ -24,7 +24,7 @@ from pathlib import Path
 
 import psycopg
 
-from penstock.core.databases import ALL_SETS, sets_by_database
+from penstock.core.databases import ALL_SETS, DSN_VARIABLES, dsn_of_environment, sets_by_database
 from penstock.core.errors import PenstockError, error
 from penstock.warehouse.failures import classify
 from penstock.warehouse.queries import sql_root
@@ -271,13 +271,12 @@ def _describe(migration: Migration, statement: Statement, exc: psycopg.Error) ->
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m penstock.warehouse.migrations", description=__doc__)
-    environment = os.environ.get("PENSTOCK_WAREHOUSE_DSN") or os.environ.get("SUPABASE_DB_URL")
-    parser.add_argument("--dsn", default=environment, help="default: PENSTOCK_WAREHOUSE_DSN, else SUPABASE_DB_URL")
+    parser.add_argument("--dsn", default=dsn_of_environment(os.environ), help=f"default: {', '.join(DSN_VARIABLES)}")
     parser.add_argument("--sets", nargs="+", default=list(ALL_SETS), metavar="SET")
     parser.add_argument("--pending", action="store_true", help="only say what is missing; exit 1 when something is")
     options = parser.parse_args(arguments)
     if not options.dsn:
-        parser.error("no database: give --dsn or set PENSTOCK_WAREHOUSE_DSN")
+        parser.error(f"no database: give --dsn or set {DSN_VARIABLES[0]}")
     try:
         files = (pending if options.pending else migrate)(options.dsn, options.sets)
     except PenstockError as failure:

@@ -25,6 +25,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from psycopg.types.json import Jsonb
 
+from penstock.core.databases import DSN_VARIABLES, dsn_of_environment
 from penstock.core.errors import PenstockError, error
 from penstock.warehouse.session import Connection, plain_dsn
 
@@ -282,15 +283,14 @@ def _decoded_key(text: str) -> bytes | None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line: `generate` prints a new key, `rotate` brings all credentials under the newest one."""
     parser = argparse.ArgumentParser(prog="python -m penstock.warehouse.vault", description=__doc__)
-    environment = os.environ.get("PENSTOCK_WAREHOUSE_DSN") or os.environ.get("SUPABASE_DB_URL")
     parser.add_argument("action", choices=["generate", "rotate"])
-    parser.add_argument("--dsn", default=environment, help="default: PENSTOCK_WAREHOUSE_DSN, else SUPABASE_DB_URL")
+    parser.add_argument("--dsn", default=dsn_of_environment(os.environ), help=f"default: {', '.join(DSN_VARIABLES)}")
     options = parser.parse_args(arguments)
     if options.action == "generate":
         sys.stdout.write(f"{Key.generate()}\n")
         return 0
     if not options.dsn:
-        parser.error("no database: give --dsn or set PENSTOCK_WAREHOUSE_DSN")
+        parser.error(f"no database: give --dsn or set {DSN_VARIABLES[0]}")
     try:
         vault = Vault.from_environment()
         if not vault.can_encrypt:

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 
 import psycopg
 
+from penstock.core.databases import DSN_VARIABLES, dsn_of_environment
 from penstock.core.errors import CATALOGUE
 from penstock.jobs.calendar_outbox.store import CalendarStore, Choice
 from penstock.warehouse.failures import classify
 from penstock.warehouse.session import Warehouse
 
-DSN_VARIABLES = ("PENSTOCK_CALENDAR_DSN", "PENSTOCK_WAREHOUSE_DSN", "SUPABASE_DB_URL")
+OWN_VARIABLE = "PENSTOCK_CALENDAR_DSN"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,10 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    environment = next(filter(None, map(os.environ.get, DSN_VARIABLES)), None)
     parser = argparse.ArgumentParser(prog="python -m penstock.jobs.calendar_outbox", description=__doc__)
     parser.add_argument("action", choices=["list", "replay", "rebuild", "pause", "resume"])
-    parser.add_argument("--dsn", default=environment, help=f"default: {', '.join(DSN_VARIABLES)}")
+    variables = ", ".join((OWN_VARIABLE, *DSN_VARIABLES))
+    parser.add_argument("--dsn", default=dsn_of_environment(os.environ, OWN_VARIABLE), help=f"default: {variables}")
     parser.add_argument("--workspace", help="only this workspace")
     parser.add_argument("--item", action="append", help="only this dead letter; may be repeated")
     parser.add_argument("--code", help="only dead letters of this reason")
@@ -44,7 +45,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--reason", default="", help="why it is paused")
     options = parser.parse_args(arguments)
     if not options.dsn:
-        parser.error(f"no database: give --dsn or set {DSN_VARIABLES[0]}")
+        parser.error(f"no database: give --dsn or set {OWN_VARIABLE}")
     if options.action in ("rebuild", "pause", "resume") and not options.workspace:
         parser.error(f"{options.action} needs --workspace")
     if options.action == "replay" and not (options.all or options.item or options.code or options.workspace):

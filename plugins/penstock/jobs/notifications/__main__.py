@@ -1,6 +1,6 @@
 """`python -m penstock.jobs.notifications`: dead letters, pauses, health, and a drain without Airflow.
 
-The database is PENSTOCK_WAREHOUSE_DSN (or SUPABASE_DB_URL), or --dsn; `drain` reads SLACK_BOT_TOKEN and SLACK_BASE_URL.
+The database is --dsn, or the environment's, as for every command; `drain` reads SLACK_BOT_TOKEN and SLACK_BASE_URL.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import psycopg
 
 from penstock.clients.credentials import Credentials
 from penstock.clients.slack import SlackClient
+from penstock.core.databases import DSN_VARIABLES, dsn_of_environment
 from penstock.core.errors import PenstockError, error
 from penstock.jobs.notifications import Choice, Courier, Drain, NotificationStore, Orders
 from penstock.jobs.notifications.drain import RESIDENCE_S, THREADS
@@ -34,9 +35,9 @@ DEFAULT_BASE_URL = "https://slack.com/api/"  # https://docs.slack.dev/apis/web-a
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    options = _parse(arguments)
+    options = parse(arguments)
     if not options.dsn:
-        sys.stderr.write("no database: give --dsn or set PENSTOCK_WAREHOUSE_DSN\n")
+        sys.stderr.write(f"no database: give --dsn or set {DSN_VARIABLES[0]}\n")
         return 2
     holder = f"{socket.gethostname()}/{os.getpid()}"
     try:
@@ -52,10 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m penstock.jobs.notifications", description=__doc__)
-    environment = os.environ.get("PENSTOCK_WAREHOUSE_DSN") or os.environ.get("SUPABASE_DB_URL")
-    parser.add_argument("--dsn", default=environment)
+    parser.add_argument("--dsn", default=dsn_of_environment(os.environ), help=f"default: {', '.join(DSN_VARIABLES)}")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("health", help="the queue's row of reporting.queue_health")
     for name, what in (("list", "list dead letters"), ("replay", "put dead letters back into the queue")):
