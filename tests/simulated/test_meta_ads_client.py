@@ -162,12 +162,5 @@ def test_too_much_data_is_told_to_whoever_cuts_the_slice(sandbox: Sandbox, bench
     assert stream.parse(bench.client.send(smaller), smaller).records
 
 
-def test_a_batch_answers_part_by_part(bench: Bench) -> None:
-    client: Any = bench.client
-    own, other = client.send_batch([me(bench), Request("GET", "act_1", ACCOUNT)])
-    assert own["account_id"] == client._account_id
-    assert other.code == "META_PERMISSION_DENIED"
-
-
 def test_check_names_the_account(bench: Bench) -> None:
     assert bench.client._account_id in bench.client.check()

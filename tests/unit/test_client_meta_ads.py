@@ -230,37 +230,7 @@ def test_a_poll_that_is_refused_for_good_raises() -> None:
     assert refused.value.code == "META_AUTH_ERROR"
 
 
-# -- batches
-
-
-def test_a_batch_counts_each_part_and_learns_from_each_parts_headers() -> None:
-    header = {"name": "X-Business-Use-Case-Usage", "value": business(85)}
-    parts = [
-        {"code": 200, "headers": [header], "body": '{"id": "1"}'},
-        {"code": 400, "headers": [], "body": json.dumps(refusal(190))},
-        None,
-        {"code": 200, "headers": None, "body": '{"id": '},
-    ]
-    set_up = Bench(MetaClient, LIMITS, [answer(body=parts)])
-    client: Any = set_up.client
-    found = client.send_batch([Request("GET", "1", {"fields": "id"}), *[Request("GET", str(n)) for n in (2, 3, 4)]])
-    assert found[0] == {"id": "1"}
-    assert [failure.code for failure in found[1:]] == ["META_AUTH_ERROR", "META_TRANSIENT", "RESPONSE_TRUNCATED"]
-    assert set_up.limiter.reserved == [("meta_ads:1:default", 4)]
-    assert [seconds for _, seconds, _ in set_up.limiter.blocked] == [5.0]
-    assert json.loads(set_up.calls[0].params["batch"])[0] == {"method": "GET", "relative_url": "1?fields=id"}
-
-
-def test_a_batch_has_its_maximum() -> None:
-    client: Any = Bench(MetaClient, LIMITS, [GOOD]).client
-    with pytest.raises(ValueError, match="50"):
-        client.send_batch([INSIGHTS] * 51)
-
-
-def test_a_batch_that_lacks_an_answer_is_a_mismatch() -> None:
-    client: Any = Bench(MetaClient, LIMITS, [answer(body=[])]).client
-    with pytest.raises(PenstockError, match="SCHEMA_MISMATCH"):
-        client.send_batch([INSIGHTS])
+# -- the account
 
 
 def test_check_says_whose_account_it_is() -> None:

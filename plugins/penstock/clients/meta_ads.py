@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -93,7 +93,6 @@ RATE_LIMIT_WAIT_S = 60.0  # doubled with every try
 QUOTA_BLOCK_S = 600.0
 LONGEST_QUOTA_BLOCK_S = 3600.0
 
-BATCH_SIZE = 50  # https://developers.facebook.com/docs/graph-api/batch-requests
 FRESH_REPORT_S = 60.0  # so long a new report may be unknown to the vendor's other servers
 
 REPORT_FIELDS = (
@@ -169,31 +168,6 @@ class MetaClient(VendorClient):
         with self._reports_lock:
             submitted_at = self._submitted.get(remote_id)
         return submitted_at is not None and (self._clock() - submitted_at).total_seconds() < FRESH_REPORT_S
-
-    # -- batches
-
-    def send_batch(self, requests: Sequence[Request]) -> list[Any]:
-        """Up to 50 GETs in one call: per request its JSON, or the PenstockError it got.
-
-        Each counts against the account's limit, and each sub-answer's headers correct it.
-        """
-        if len(requests) > BATCH_SIZE:
-            raise ValueError(f"a batch holds {BATCH_SIZE} requests, got {len(requests)}")
-        batch = [{"method": request.method, "relative_url": relative_url(request)} for request in requests]
-        params = {"batch": json.dumps(batch), "include_headers": "true"}
-        body = self.send(Request("POST", "", params, cost=sum(request.cost for request in requests)))
-        if not isinstance(body, list) or len(body) != len(requests):
-            raise error("SCHEMA_MISMATCH", f"a batch of {len(requests)} should have as many answers")
-        return [self._sub_answer(request, item) for request, item in zip(requests, body, strict=True)]
-
-    def _sub_answer(self, request: Request, item: Any) -> Any:
-        if not isinstance(item, dict):  # null: the vendor ran out of time for it
-            return self._stamp(error("META_TRANSIENT", "no answer to this part of the batch"))
-        headers = {str(header.get("name")).lower(): str(header.get("value")) for header in item.get("headers") or ()}
-        answer = Answer(int(item.get("code") or 0), headers, str(item.get("body") or "").encode())
-        body, failure = self._read(Attempt(request, 1), answer)
-        self._learn(Outcome(request, answer, body))
-        return body if failure is None else self._stamp(failure)
 
     # -- the wire
 
@@ -295,12 +269,6 @@ def lower(headers: Mapping[str, str] | None) -> dict[str, str]:
 def body_bytes(body: Any) -> bytes:
     """The SDK keeps a failed call's body as text, or parsed where it is JSON."""
     return body.encode() if isinstance(body, str) else json.dumps(body).encode()
-
-
-def relative_url(request: Request) -> str:
-    from urllib.parse import urlencode
-
-    return f"{request.path}?{urlencode(request.params)}" if request.params else request.path
 
 
 def read_fault(request: Request, answer: Answer, wait: float | None) -> Fault | None:
