@@ -82,7 +82,7 @@ test-compose: install ## Run every command of docker-compose.yaml without contai
 .PHONY: test-contracts
 test-contracts: install ## Check sandbox and requests against the vendors' contracts: CONTRACTS=folder
 	@$(if $(CONTRACTS),,$(error usage: make test-contracts CONTRACTS=folder))
-	@CONTRACTS=$(CONTRACTS) $(PYTHON_IN) -m stack.levels contracts
+	@$(PYTHON_IN) -m stack.levels contracts
 
 .PHONY: bench
 bench: install ## Measure against baselines: the platform ETL, or WHAT=apps, nivoda, queues, retention

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from typing import Any
 
 from stack import levels
+from stack.home import PROJECT
 
 
 def level(name: str, *commands: str) -> levels.Level:
@@ -57,3 +59,12 @@ def test_two_levels_run_at_a_time_and_each_is_printed_when_it_ends(capsys: Any) 
     assert capsys.readouterr().out.splitlines()[:6] == [
         *("first begins", "second begins", "second", "third begins", "third", "first")
     ]
+
+
+def test_a_folder_of_contracts_may_have_a_space_in_its_name() -> None:
+    folder = "/a folder/contracts"
+    command = ["make", "--silent", "--old-file=install", "test-contracts", f"CONTRACTS={folder}"]
+    asked = subprocess.run(
+        [*command, 'PYTHON_IN=sh -c "printenv CONTRACTS"'], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert asked.stdout.strip() == folder
