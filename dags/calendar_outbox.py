@@ -16,7 +16,8 @@ written meanwhile is sent at once; the others end with the work.
 ## Parameters
 
 `replay` (a reason, or ALL) and `items` put dead letters back; with `dry_run` they are only listed. `workspace` narrows
-everything to one workspace, `rebuild` rebuilds it.
+everything to one workspace, `rebuild` rebuilds it. `late_after_minutes` is the age of the oldest item that is worth an
+alert. The whole queue is paused by pausing this DAG.
 
     airflow dags trigger calendar_outbox --conf '{"replay": "CALENDAR_FORBIDDEN"}'
     airflow dags trigger calendar_outbox --conf '{"workspace": "<uuid>", "rebuild": true}'
@@ -27,7 +28,7 @@ everything to one workspace, `rebuild` rebuilds it.
 | what you see | what it means |
 |---|---|
 | alert OAUTH_INVALID | a workspace has to connect its Google account again; its items come back by themselves |
-| alert CALENDAR_LATE | the oldest item has waited for over 15 minutes: look at `reporting.queue_health` |
+| alert CALENDAR_LATE | the oldest item has waited for too long: look at `reporting.queue_health` |
 | `drain` red, CALENDAR_CLIENT_INVALID | the OAuth client in the connection `google_calendar` is wrong |
 | items FAILED | a passing fault: they are tried again, after an hour at the latest |
 | items DEAD_LETTER | `dead_reason` is the code; `docs/runbook.md` says what to do |
@@ -97,6 +98,14 @@ waiting_items = Asset(
             title="Rebuild",
             description="Bring the workspace's whole calendar in line with its tasks, milestones, gates and reviews.",
             type="boolean",
+        ),
+        "late_after_minutes": Param(
+            15,
+            title="Late after",
+            description="Minutes that the oldest item may wait before a person is told.",
+            type="integer",
+            minimum=1,
+            maximum=10_000,
         ),
         "dry_run": Param(
             False,

@@ -14,7 +14,7 @@ NOTHING = {"replay": None, "items": None, "workspace": None}
 def orders(run_type: str) -> Any:
     from penstock.operators.calendar_outbox import orders as made
 
-    context: Any = {"dag_run": SimpleNamespace(run_type=run_type)}
+    context: Any = {"dag_run": SimpleNamespace(run_type=run_type), "params": {"late_after_minutes": 90}}
     return made(context)
 
 
@@ -26,6 +26,10 @@ def test_only_the_timetable_s_runs_stay(monkeypatch: pytest.MonkeyPatch) -> None
         0.0,
     )
     assert (orders("manual").horizon, orders("asset_triggered").horizon, orders("manual").batch) == (15.0, 0.0, 50)
+
+
+def test_a_param_says_from_when_on_items_are_late() -> None:
+    assert orders("scheduled").late_after == 5400.0
 
 
 @pytest.mark.parametrize(("value", "batch"), [("10", 10), ("500", 50), ("0", 1), ("many", 50)])

@@ -132,3 +132,21 @@ def deployment(
     monkeypatch.setenv("WAREHOUSE_URL", fresh_database)
     monkeypatch.setenv("PENSTOCK_ALERT_CHANNEL", CHANNEL)
     return Deployment(fresh_database, sandbox, dags)
+
+
+@pytest.fixture
+def metrics(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """What is counted through Airflow's metrics (StatsD or OpenTelemetry, as Airflow is configured): name -> value."""
+    from airflow.sdk.observability import stats
+
+    told: dict[str, float] = {}
+
+    def incr(name: str, count: int = 1, *_: Any, **__: Any) -> None:
+        told[name] = told.get(name, 0) + count
+
+    def gauge(name: str, value: float, *_: Any, **__: Any) -> None:
+        told[name] = value
+
+    monkeypatch.setattr(stats, "incr", incr)
+    monkeypatch.setattr(stats, "gauge", gauge)
+    return told

@@ -43,12 +43,14 @@ def ground(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Ground:
 
 
 def test_the_demo_s_rows_become_events_and_no_token_is_written_anywhere(
-    deployment: Deployment, ground: Ground, caplog: Any
+    deployment: Deployment, ground: Ground, metrics: dict[str, float], caplog: Any
 ) -> None:
     part = CalendarOutbox()
     part.prepare(ground)
     ended = deployment.run(DAG)
     assert (ended.state, ended.tasks) == ("success", {"drain": ["success"]})
+    assert metrics["penstock.calendar.done"] > 0
+    assert metrics["penstock.calendar.depth"] == 0
     assert part.is_over(ground)
     result = part.result(ground)
     assert result.problems == []

@@ -45,13 +45,15 @@ def texts(deployment: Deployment, channel: str) -> list[str]:
 
 
 def test_rows_reach_their_channels_and_what_cannot_is_a_dead_letter_that_can_be_replayed(
-    deployment: Deployment, caplog: Any
+    deployment: Deployment, metrics: dict[str, float], caplog: Any
 ) -> None:
     fine, nowhere = config(deployment, "C10001"), config(deployment, None)
     insert(deployment, fine, "<!channel> Spring")
     dead = insert(deployment, nowhere, "Summer")
     ended = deployment.run(DAG)
     assert (ended.state, ended.tasks) == ("success", {"drain": ["success"]})
+    counted = {name: metrics.get(f"penstock.notifications.{name}") for name in ("sent", "dead", "depth", "ready")}
+    assert counted == {"sent": 1, "dead": 1, "depth": 0, "ready": 0}
     assert texts(deployment, "C10001") == ["*&lt;!channel&gt; Spring* {{unknown}}"]
     (row,) = deployment.rows("select error_class from notification_queue where id = %s::uuid", dead)
     assert row == {"error_class": "NOTIFICATION_NO_DESTINATION"}

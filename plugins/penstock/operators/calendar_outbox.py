@@ -138,6 +138,7 @@ def orders(context: Context) -> Orders:
         residence=RESIDENCE_S if run_type == "scheduled" else 0.0,
         horizon=MANUAL_HORIZON_S if run_type == "manual" else 0.0,
         batch=min(max(int(size), 1), 50) if size.isdecimal() else 50,
+        late_after=float(context["params"]["late_after_minutes"]) * 60,
     )
 
 
