@@ -3,7 +3,7 @@
 python -m bench.soak_calendar [--kills 120] [--seed 7] [--only storm|postgres|rebuild|width|everywhere]
 
 storm       keys that change and are cancelled while they are drained by workers that are killed (-9) all the time
-postgres    sessions ended every 200 ms, the server killed
+postgres    sessions ended, the server restarted, frozen for 5 s or full, statements taken back or their answer lost
 rebuild     REBUILD_ALL of 1,000 events, its workers killed at random
 width       5,000 items over 50 accounts under Google's own limits: calls against items, time against the ideal
 everywhere  a death at every single statement and call of a small drain and of a small rebuild
@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(PROJECT / "plugins"), str(PROJECT)]
 
 from bench.calendar_workers import Workers  # noqa: E402
+from bench.postgres_faults import disturb  # noqa: E402
 from bench.soak import running_postgres, running_sandbox  # noqa: E402
 from penstock.clients.google_calendar import LIMITS  # noqa: E402
 from penstock.jobs.calendar_outbox import Orders  # noqa: E402
@@ -131,7 +133,7 @@ def disturbed(ground: Ground, disturb: Callable[[Workers, Scene], None], name: s
     with ground.scene() as scene:
         ground.faults(FAULTS)
         workspaces = scene.connect_workspaces(ACCOUNTS)
-        workers = Workers(scene.warehouse.dsn, ground.sandbox_url, 3)
+        workers = Workers(scene.warehouse.dsn, ground.sandbox_url, 3, has_failing_statements=name == "postgres")
         stop, told = threading.Event(), {}
         seed = ground.rng.random()
 
@@ -206,18 +208,13 @@ def storm(ground: Ground) -> None:
 
 
 def postgres(ground: Ground) -> None:
+    blows: Counter[str] = Counter()
+
     def blow(workers: Workers, scene: Scene) -> None:
-        if ground.rng.random() < 0.1:
-            ground.server.kill()
-            time.sleep(ground.rng.uniform(0.0, 0.5))
-            ground.server.start()
-            return
-        with psycopg.connect(scene.warehouse.dsn, autocommit=True) as connection:
-            connection.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'worker %'"
-            )
+        blows[disturb(ground.server, scene.warehouse.dsn, ground.rng)] += 1
 
     disturbed(ground, blow, "postgres")
+    print(f"postgres: {dict(blows)}")
 
 
 def rebuild(ground: Ground) -> None:

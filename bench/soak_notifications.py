@@ -2,7 +2,8 @@
 
     kill        drains that die by SIGKILL at random moments, over a Slack that drops answers, limits and fails
     freeze      drains that are stopped for 1.7 leases and go on as if nothing had been
-    postgres    backends terminated every 200 ms, and immediate restarts of the server
+    postgres    backends terminated every 200 ms, immediate restarts, freezes of 5 s, a full server, statements that
+                fail to serialise, meet a deadlock, or whose answer is lost
     load        many messages over many channels, undisturbed: the time against what the limits allow
     everywhere  a death at every single statement and call of a small drain
 
@@ -28,6 +29,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -37,6 +39,7 @@ from typing import Any
 import psycopg
 import requests
 
+from bench.postgres_faults import disturb, failing_statements
 from penstock.clients.credentials import Credentials
 from penstock.clients.slack import SlackClient
 from penstock.core.errors import PenstockError
@@ -44,7 +47,7 @@ from penstock.jobs.notifications import Courier, Drain, NotificationStore, Order
 from penstock.warehouse.limits import SharedBreaker
 from penstock.warehouse.migrations import migrate
 from penstock.warehouse.session import Warehouse
-from stack.postgres import EmbeddedPostgres
+from stack.postgres import EmbeddedPostgres, free_port
 from tests.notification_crash import drain_dies
 from tests.notification_scene import Scene
 
@@ -73,10 +76,6 @@ _EXPECTED = """
 select c.channel_id, array_agg(q.id::text order by q.seq)
 from notification_queue as q inner join notification_config as c on q.config_id = c.id group by 1
 """
-_TERMINATE = """
-select pg_terminate_backend(pid) from pg_stat_activity
-where datname = current_database() and pid <> pg_backend_pid() order by random() limit 1
-"""
 
 
 @dataclass
@@ -91,10 +90,13 @@ class Ground:
     pace: float
     workers: list[BaseProcess] = field(default_factory=list)
     disturbed: int = 0
+    blows: Counter[str] = field(default_factory=Counter)
+    has_failing_statements: bool = False
 
     def start_worker(self) -> None:
         context = multiprocessing.get_context("fork")
-        process = context.Process(target=work, args=(self.dsn, self.sandbox_url, self.token, self.pace), daemon=True)
+        told = (self.dsn, self.sandbox_url, self.token, self.pace, self.has_failing_statements)
+        process = context.Process(target=work, args=told, daemon=True)
         process.start()
         self.workers.append(process)
 
@@ -113,14 +115,17 @@ class Ground:
         return int(row[0]) if row else 0
 
 
-def work(dsn: str, sandbox_url: str, token: str, pace: float) -> None:
+def work(dsn: str, sandbox_url: str, token: str, pace: float, has_failing_statements: bool) -> None:
     """One drain, in a process of its own: real but for the pace, so that a storm takes minutes."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     courier.PACE = dt.timedelta(seconds=pace)
     courier.RETRY_BASE, courier.RETRY_CAP = dt.timedelta(seconds=0.1), dt.timedelta(seconds=1)
     courier.HISTORY_LAG = dt.timedelta(seconds=0.2)
     courier.CIRCUIT_PAUSE = dt.timedelta(seconds=0.2)
-    with Warehouse(dsn, application_name="soak") as warehouse:
+    with contextlib.ExitStack() as stack:
+        if has_failing_statements:
+            stack.enter_context(failing_statements(NotificationStore, "_steady", random.Random(os.getpid())))
+        warehouse = stack.enter_context(Warehouse(dsn, application_name="soak"))
         store = NotificationStore(warehouse, f"soak/{os.getpid()}", lease=dt.timedelta(seconds=LEASE_S))
         client = SlackClient(Credentials(f"{sandbox_url}/slack/api/", token))
         breaker = SharedBreaker(warehouse, threshold=20, cooldown=0.2)
@@ -153,15 +158,10 @@ def freeze(ground: Ground) -> None:
 
 
 def shake(ground: Ground) -> None:
-    """Terminate a backend every 200 ms, and restart the server now and then."""
+    """A blow at Postgres every 200 ms."""
     time.sleep(0.2)
     ground.disturbed += 1
-    if ground.rng.random() < 0.02:
-        ground.server.stop(immediate=True)
-        ground.server.start()
-        return
-    with contextlib.suppress(psycopg.OperationalError), psycopg.connect(ground.dsn, autocommit=True) as connection:
-        connection.execute(_TERMINATE)
+    ground.blows[disturb(ground.server, ground.dsn, ground.rng)] += 1
 
 
 def rest(ground: Ground) -> None:
@@ -188,6 +188,7 @@ def main() -> int:
     options = parser.parse_args()
     pace = options.pace or (1.0 if options.scene == "load" else FAST_PACE_S)
     with ground_for(pace, options.seed, is_stormy=options.scene not in ("load", EVERYWHERE)) as ground:
+        ground.has_failing_statements = options.scene == "postgres"
         return everywhere(ground) if options.scene == EVERYWHERE else run(ground, options)
 
 
@@ -222,6 +223,7 @@ def run(ground: Ground, options: argparse.Namespace) -> int:
         worker.kill()
     told = judge(ground, expected)
     told |= {"scene": options.scene, "seconds": round(seconds, 1), "disturbances": ground.disturbed}
+    told |= {"blows": dict(ground.blows)} if ground.blows else {}
     told |= {"least_seconds": round((each - 1) * ground.pace, 1), "waiting": waiting}
     print(json.dumps(told))
     allowed = ground.disturbed if options.scene == "freeze" else 0
@@ -263,7 +265,8 @@ def ground_for(pace: float, seed: int, *, is_stormy: bool) -> Iterator[Ground]:
     """Postgres and sandbox, gone at the end."""
     folder = Path(tempfile.mkdtemp(prefix="penstock-soak-"))
     folder.chmod(0o711)  # the server's own user must get through
-    server = EmbeddedPostgres(folder / "postgres", durable=True)
+    # The port is kept: a server that is restarted has to be found again.
+    server = EmbeddedPostgres(folder / "postgres", port=free_port(), durable=True)
     command = [sys.executable, "-m", "sandbox", "--faults", "none", "--seed", str(seed)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sandbox:
         try:

@@ -84,6 +84,16 @@ class AirflowApi:
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         return list(self._all(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances", {}))
 
+    def mark_failed(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """What "Mark state as failed" does in the UI: a running task is told to end."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
+        self._call("PATCH", path, json={"new_state": "failed"}, params={"update_mask": "new_state"})
+
+    def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """What "Clear" does in the UI: the task is done again; a running one is told to end first."""
+        body = {"dag_run_id": run_id, "task_ids": [task_id], "dry_run": False, "only_failed": False}
+        self._call("POST", f"dags/{dag_id}/clearTaskInstances", json=body)
+
     def create_backfill(
         self,
         dag_id: str,
