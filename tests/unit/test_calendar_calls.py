@@ -6,8 +6,18 @@ from typing import Any
 
 import pytest
 
-from penstock.core.calendar_calls import MAX_CALLS, Kind, Known, Reply, Verdict, Work, refusal_code
-from penstock.core.calendar_events import Cancel, Upsert, event_id, read_intent
+from penstock.core.calendar_calls import (
+    MAX_CALLS,
+    MAX_GENERATION,
+    Call,
+    Kind,
+    Known,
+    Reply,
+    Verdict,
+    Work,
+    refusal_code,
+)
+from penstock.core.calendar_events import Cancel, Upsert, body_hash, event_id, read_intent, without_nulls
 
 WORKSPACE = "0b7bb9ce-6d7f-4b53-9b3a-3f6f6f6f2c11"
 SOURCE = "5d1b8d3e-0000-4000-8000-000000000001"
@@ -184,3 +194,101 @@ def test_a_call_has_a_body_only_where_it_says_something() -> None:
     assert work.call.body is not None
     assert work.call.body["id"] == OWN_ID
     assert "description" not in work.call.body
+
+
+# -- whole calls, and what is known after them
+
+
+def test_every_call_names_its_calendar_its_event_and_its_body() -> None:
+    work = new(CREATED)
+    body = work._body
+    assert work.call == Call(Kind.PATCH, "team", OWN_ID, body, '"1"')
+    work.take(refused(412))
+    assert work.call == Call(Kind.GET, "team", OWN_ID)
+    work.take(ok(etag='"2"', status="confirmed"))
+    assert work.call == Call(Kind.PATCH, "team", OWN_ID, body, '"2"')
+    work.take(refused(404))
+    assert work.known == Known("team")
+    assert work.call == Call(Kind.INSERT, "team", OWN_ID, {"id": OWN_ID, **without_nulls(body)})
+    work.take(refused(409))
+    assert work.call == Call(Kind.UPDATE, "team", OWN_ID, without_nulls(body))
+    work.take(ok(etag='"3"'))
+    assert work.known == Known("team", OWN_ID, 0, True, '"3"', body_hash(body))
+    assert work.calls == 5
+
+
+def test_an_id_that_is_of_no_use_is_replaced_by_the_next_generation_s() -> None:
+    work = new(Known("team", generation=2))
+    play(work, refused(409), refused(404))
+    assert (work.verdict, work.known) == (Verdict.AGAIN, Known("team", generation=3))
+    last = new(Known("team", generation=MAX_GENERATION))
+    play(last, refused(409), refused(404))
+    assert (last.verdict, last.reason, last.message) == (Verdict.DEAD, "CALENDAR_ID_CONFLICT", "why")
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "verdict"),
+    [(403, "rateLimitExceeded", "release"), (403, "quotaExceeded", "release"), (401, "", "release"), (500, "", "retry"),
+     (429, "", "release"), (403, "insufficientPermissions", "release"), (400, "invalid", "again"),
+     (403, "forbidden", "again")],
+)  # fmt: skip
+def test_an_event_that_cannot_be_revived_now_keeps_its_id_where_trying_later_may_help(
+    status: int, reason: str, verdict: str
+) -> None:
+    work = new()
+    play(work, refused(409), refused(status, reason))
+    assert work.verdict == Verdict(verdict)
+    assert work.known.generation == (1 if verdict == "again" else 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "verdict"),
+    [(204, "", "again"), (404, "", "again"), (410, "", "again"), (403, "forbidden", "again"), (500, "", "retry"),
+     (403, "rateLimitExceeded", "release"), (401, "", "release"), (400, "invalid", "dead")],
+)  # fmt: skip
+def test_an_event_leaves_its_old_calendar_or_stays_there(status: int, reason: str, verdict: str) -> None:
+    old = Known("old", event_id(KEY, "old", 2), 2, True, '"1"', "h")
+    work = new(old)
+    assert work.call == Call(Kind.DELETE, "old", event_id(KEY, "old", 2))
+    work.take(refused(status, reason))
+    assert work.verdict == Verdict(verdict)
+    assert work.known == (Known("team", generation=2) if verdict == "again" else old)
+    assert work.message == (None if verdict == "again" else f"HTTP {status} {reason}: why")
+
+
+def test_a_cancel_keeps_the_generation_and_the_calendar() -> None:
+    work = new(Known("team", None, 3), Cancel(None, None))
+    assert work.call == Call(Kind.DELETE, "team", event_id(KEY, "team", 3))
+    work.take(Reply(204))
+    assert (work.verdict, work.known) == (Verdict.DONE, Known("team", generation=3))
+
+
+def test_a_cancel_that_names_an_event_does_not_delete_a_bound_one_s_namesake() -> None:
+    work = new(CREATED, Cancel("team", "theirs"))
+    assert play(work, Reply(204)) == [("delete", OWN_ID)]
+    assert work.verdict is Verdict.DONE
+
+
+def test_a_released_key_has_no_call_and_no_reason() -> None:
+    work = new()
+    work.release()
+    assert (work.call, work.verdict, work.reason, work.message) == (None, Verdict.RELEASE, None, None)
+
+
+def test_a_reply_without_a_call_is_a_defect() -> None:
+    work = new()
+    work.release()
+    with pytest.raises(ValueError, match=KEY):
+        work.take(Reply(200))
+
+
+def test_the_message_says_what_google_said() -> None:
+    work = new(CREATED)
+    work.take(refused(503, "backendError"))
+    assert work.message == "HTTP 503 backendError: why"
+    silent = new(CREATED)
+    silent.take(refused(0))
+    assert silent.message == "why"
+    busy = new(CREATED)
+    busy.take(Reply(429, "rateLimitExceeded", "why", retry_after=7.0))
+    assert busy.retry_after == 7.0

@@ -11,10 +11,20 @@ import pytest
 
 from penstock.clients.slack import Posted
 from penstock.core.errors import PenstockError, error
+from penstock.core.lease import retry_delay
 from penstock.core.slack_errors import CODES, SCOPES, Scope
-from penstock.core.slack_messages import SlackMessage
-from penstock.jobs.notifications.courier import HISTORY_LAG, PACE, PARKED, Courier
-from penstock.jobs.notifications.items import Item, Outcome
+from penstock.core.slack_messages import SlackMessage, message, plain
+from penstock.jobs.notifications.courier import (
+    CIRCUIT_PAUSE,
+    CLOCK_SKEW_S,
+    HISTORY_LAG,
+    PACE,
+    PARKED,
+    RETRY_BASE,
+    RETRY_CAP,
+    Courier,
+)
+from penstock.jobs.notifications.items import NO_DELAY, Item, Notice, Outcome, Pause
 
 ITEM = Item(
     id="7", lane_key="slack/C00ALERTS", workspace="slack", destination="C00ALERTS", channel_id=None, lane_epoch=1,
@@ -37,6 +47,7 @@ class FakeSlack:
         self.answers = answers
         self.calls: list[tuple[str, Any]] = []
         self.posts: list[SlackMessage] = []
+        self.finds: list[tuple[str, str, float]] = []
 
     def _answer(self, method: str, argument: Any, default: Any) -> Any:
         self.calls.append((method, argument))
@@ -51,6 +62,7 @@ class FakeSlack:
         return self._answer("post", channel, Posted(channel, "1.5"))
 
     def find(self, channel_id: str, key: str, oldest: float) -> Posted | None:
+        self.finds.append((channel_id, key, oldest))
         return self._answer("find", channel_id, None)
 
     def direct_channel(self, user: str) -> str:
@@ -64,14 +76,17 @@ class FakeBreaker:
     def __init__(self, is_open: bool = False) -> None:
         self.is_open = is_open
         self.failures = 0
+        self.told: list[tuple[str, ...]] = []
 
     def allow(self, key: str) -> bool:
+        self.told.append(("allow", key))
         return not self.is_open
 
     def success(self, key: str) -> None:
-        pass
+        self.told.append(("success", key))
 
     def failure(self, key: str, message: str) -> None:
+        self.told.append(("failure", key, message))
         self.failures += 1
 
 
@@ -276,3 +291,202 @@ def test_a_second_post_looks_at_the_lease_again(string: str) -> None:
     outcome = courier.deliver(dataclasses.replace(ITEM, deadline=120.0))
     assert (outcome.state, outcome.event, outcome.given_back) == ("queued", "frozen", True)
     assert len(slack.posts) == 1
+
+
+# -- whole outcomes: every field is written to the row
+
+
+def backed_off(failures: int = 0) -> dt.timedelta:
+    return retry_delay(failures + 1, base=RETRY_BASE, cap=RETRY_CAP, rng=random.Random(1))
+
+
+CHANNEL_NOTICE = Notice("lane slack/C00ALERTS", "SLACK_CHANNEL_ERROR", "said", "C00ALERTS")
+WHOLE = [
+    (Scope.RATE, {}, Outcome("queued", "rate_limited", dt.timedelta(seconds=1), given_back=True, error="said")),
+    (Scope.PASSING, {}, Outcome("queued", "retry", backed_off(), given_back=True, failed=True, error="said")),
+    (
+        Scope.PASSING,
+        {"failures": 3},
+        Outcome("queued", "retry", backed_off(3), given_back=True, failed=True, error="said"),
+    ),
+    (Scope.AMBIGUOUS, {}, Outcome("sending", "ambiguous", HISTORY_LAG, failed=True, error="said")),
+    (Scope.AMBIGUOUS, {"failures": 6}, Outcome("sending", "ambiguous", backed_off(6), failed=True, error="said")),
+    (
+        Scope.CHANNEL,
+        {},
+        Outcome(
+            *("queued", "parked", PARKED),
+            given_back=True,
+            error="said",
+            parked="SLACK_CHANNEL_ERROR",
+            notice=CHANNEL_NOTICE,
+        ),
+    ),
+    (
+        Scope.WORKSPACE,
+        {},
+        Outcome(
+            *("queued", "refused", PACE),
+            given_back=True,
+            error="said",
+            pause=Pause("SLACK_AUTH_ERROR", 60.0),
+            notice=Notice("workspace slack", "SLACK_AUTH_ERROR", "said", "slack"),
+        ),
+    ),
+    (
+        Scope.QUOTA,
+        {},
+        Outcome(
+            *("queued", "refused", PACE),
+            given_back=True,
+            error="said",
+            pause=Pause("SLACK_QUOTA", 3600.0),
+            notice=Notice("workspace slack", "SLACK_QUOTA", "said", "slack"),
+        ),
+    ),
+    (Scope.UNKNOWN, {}, Outcome("queued", "retry", backed_off(), failed=True, error="said")),
+    (
+        Scope.UNKNOWN,
+        {"attempts": 5},
+        Outcome("dead", "dead", error_class="NOTIFICATION_ATTEMPTS_EXHAUSTED", error="said"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("concerns", "changes", "expected"), WHOLE)
+def test_each_field_of_an_outcome_is_as_the_error_table_says(
+    concerns: Scope, changes: dict[str, Any], expected: Outcome
+) -> None:
+    breaker = FakeBreaker()
+    assert deliver(FakeSlack(post=[failure(concerns, "said")]), breaker, **changes) == expected
+    (asked, told) = breaker.told
+    assert asked == ("allow", "slack:slack")
+    is_slack_s = concerns in (Scope.PASSING, Scope.AMBIGUOUS)
+    assert told[:2] == ("failure" if is_slack_s else "success", "slack:slack")
+    assert not is_slack_s or "said" in told[2]
+
+
+def test_a_pause_lasts_at_least_as_long_as_slack_asks() -> None:
+    outcome = deliver(FakeSlack(post=[failure(Scope.WORKSPACE, "said", retry_after=90.0)]))
+    assert outcome.pause == Pause("SLACK_AUTH_ERROR", 90.0)
+
+
+def test_what_is_not_to_be_sent_says_why() -> None:
+    assert deliver(FakeSlack(), is_active=False) == Outcome(
+        "cancelled", "skipped", error_class="NOTIFICATION_CONFIG_INACTIVE"
+    )
+    assert deliver(FakeSlack(), is_expired=True) == Outcome(
+        "dead", "dead", error_class="NOTIFICATION_EXPIRED", error="not delivered within its time to live"
+    )
+    assert deliver(FakeSlack(), attempts=6) == Outcome("dead", "dead", error_class="NOTIFICATION_ATTEMPTS_EXHAUSTED")
+    assert deliver(FakeSlack(), event_data="[1]") == Outcome(
+        "dead", "dead", error_class="NOTIFICATION_BAD_DATA", error="event_data is not a JSON object"
+    )
+    assert len(deliver(FakeSlack(), event_data="[" * 100_000).error or "") <= 500
+
+
+def test_the_last_attempt_is_made_and_no_data_is_no_hindrance() -> None:
+    assert deliver(FakeSlack(), attempts=5).state == "sent"
+    for nothing in (None, "", "null"):
+        slack = FakeSlack()
+        assert deliver(slack, event_data=nothing).state == "sent"
+        assert slack.posts[0].text == "Hello {{who}}"
+
+
+def test_a_message_is_looked_for_in_its_channel_by_its_key_since_the_first_try() -> None:
+    slack, breaker = FakeSlack(find=[Posted("C0REAL", "0.9")]), FakeBreaker()
+    outcome = deliver(slack, breaker, is_ambiguous=True, channel_id="C0REAL")
+    assert outcome == Outcome("sent", "found", PACE, slack_ts="0.9", channel_id="C0REAL")
+    assert slack.finds == [("C0REAL", "7", ITEM.sending_at.timestamp() - CLOCK_SKEW_S)]
+    assert breaker.told == [("allow", "slack:slack"), ("success", "slack:slack")]
+
+
+def test_an_open_circuit_s_pause_is_spread() -> None:
+    jitter = 1.0 + random.Random(1).random()
+    for is_ambiguous, state in ((False, "queued"), (True, "sending")):
+        outcome = deliver(FakeSlack(), FakeBreaker(is_open=True), is_ambiguous=is_ambiguous)
+        assert outcome == Outcome(state, "circuit_open", CIRCUIT_PAUSE * jitter, given_back=True)  # type: ignore[arg-type]
+
+
+def test_a_frozen_process_gives_the_row_back_at_once() -> None:
+    assert deliver(FakeSlack(), deadline=99.0) == Outcome("queued", "frozen", NO_DELAY, given_back=True)
+    assert deliver(FakeSlack(), deadline=100.0).state == "sent"
+
+
+@pytest.mark.parametrize(
+    ("concerns", "string", "why"),
+    [
+        (Scope.WORKSPACE, "missing_scope", "conversations.history: missing_scope"),
+        (Scope.WORKSPACE, "not_allowed_token_type", "conversations.history: not_allowed_token_type"),
+        (Scope.CHANNEL, "channel_not_found", "conversations.history: channel_not_found"),
+        (Scope.MESSAGE, "invalid_cursor", "conversations.history: invalid_cursor"),
+        (Scope.UNKNOWN, "brand_new", "conversations.history: brand_new"),
+    ],
+)
+def test_why_nobody_can_tell_is_kept_and_a_second_try_stays_ambiguous(
+    concerns: Scope, string: str, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = deliver(FakeSlack(find=[failure(concerns, string)]), is_ambiguous=True, on_ambiguous="hold")
+    assert held == Outcome("dead", "dead", error_class="NOTIFICATION_AMBIGUOUS", error=why)
+    slack = FakeSlack(find=[failure(concerns, string)], post=[failure(Scope.RATE, "said")])
+    resent = deliver(slack, is_ambiguous=True)
+    assert resent == Outcome("sending", "rate_limited", dt.timedelta(seconds=1), given_back=True, error="said")
+    assert f"notification 7 may be sent twice: {why}" in caplog.messages
+
+
+def test_a_channel_s_name_cannot_be_looked_up() -> None:
+    held = deliver(FakeSlack(), is_ambiguous=True, on_ambiguous="hold", destination="#alerts")
+    assert held.error == "the channel is configured by name, and its id is not known yet"
+
+
+@pytest.mark.parametrize(
+    ("concerns", "event"),
+    [(Scope.RATE, "rate_limited"), (Scope.PASSING, "retry"), (Scope.AMBIGUOUS, "retry"), (Scope.QUOTA, "refused"),
+     (Scope.WORKSPACE, "refused")],
+)  # fmt: skip
+def test_a_look_up_that_fails_tells_what_failed(concerns: Scope, event: str) -> None:
+    breaker = FakeBreaker()
+    outcome = deliver(FakeSlack(find=[failure(concerns, "said")]), breaker, is_ambiguous=True)
+    assert (outcome.state, outcome.event, outcome.error, outcome.given_back) == ("sending", event, "said", True)
+    assert (outcome.pause is not None) is (concerns in (Scope.QUOTA, Scope.WORKSPACE))
+
+
+@pytest.mark.parametrize("concerns", [Scope.CHANNEL, Scope.UNKNOWN])
+def test_a_look_up_that_is_refused_is_no_trouble_of_slack_s(concerns: Scope) -> None:
+    breaker = FakeBreaker()
+    deliver(FakeSlack(find=[failure(concerns, "said")]), breaker, is_ambiguous=True)
+    assert breaker.told[:2] == [("allow", "slack:slack"), ("success", "slack:slack")]
+
+
+def test_after_entering_the_same_message_is_posted_to_the_same_channel() -> None:
+    slack = FakeSlack(post=[failure(Scope.CHANNEL, "not_in_channel")])
+    deliver(slack)
+    assert slack.calls == [("post", "C00ALERTS"), ("join", "C00ALERTS"), ("post", "C00ALERTS")]
+    assert slack.posts[0] == slack.posts[1] == message("Hello &lt;!channel&gt;", "7")
+
+
+def test_nobody_enters_a_private_channel_or_a_direct_message() -> None:
+    refusal = failure(Scope.CHANNEL, "not_in_channel")
+    slack = FakeSlack(post=[refusal])
+    assert deliver(slack, channel_id="G0PRIVATE").parked == "SLACK_CHANNEL_ERROR"
+    assert slack.calls == [("post", "G0PRIVATE")]
+
+
+def test_the_plain_form_goes_to_the_same_channel() -> None:
+    slack = FakeSlack(post=[failure(Scope.MESSAGE, "invalid_blocks")])
+    assert deliver(slack) == Outcome("sent", "sent", PACE, slack_ts="1.5", channel_id="C00ALERTS")
+    assert slack.calls == [("post", "C00ALERTS"), ("post", "C00ALERTS")]
+    assert slack.posts[1] == plain("Hello &lt;!channel&gt;", "7")
+
+
+def test_a_broadcast_of_the_template_pings_where_it_is_allowed() -> None:
+    slack = FakeSlack()
+    deliver(slack, template="<!here> {{who}}", allow_broadcast=True)
+    deliver(slack, template="<!here> {{who}}")
+    assert [post.text for post in slack.posts] == ["<!here> &lt;!channel&gt;", "@here &lt;!channel&gt;"]
+
+
+def test_a_workspace_has_a_circuit_of_its_own() -> None:
+    breaker = FakeBreaker()
+    deliver(FakeSlack(), breaker, workspace="other")
+    assert {key for _, key in breaker.told} == {"slack:other"}

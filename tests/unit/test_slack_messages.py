@@ -62,8 +62,18 @@ def test_an_emoji_counts_as_two_characters() -> None:
         ({"blocks": [{"type": "divider"}, {"type": "section", "block_id": "n:42"}]}, True),
         ({"metadata": {"event_payload": {"notification_id": "43"}}}, False),
         ({"metadata": None, "blocks": None}, False),
+        ({"blocks": [{"type": "section", "block_id": "n:43"}]}, False),
+        ({"blocks": ["text", {"type": "section", "block_id": "n:42"}]}, True),
+        ({"metadata": {"event_payload": "42"}, "blocks": [{"block_id": "n:42"}]}, True),
         ({"text": "42"}, False),
     ],
 )
 def test_a_message_is_known_by_either_place_of_its_key(stored: dict[str, object], is_found: bool) -> None:
     assert carries(stored, "42") is is_found
+
+
+@pytest.mark.parametrize("atom", ["&amp;", "<https://x.example|y>"])
+def test_an_atom_that_just_fits_stays(atom: str) -> None:
+    text = "a" * 10 + atom + "b" * 50
+    assert cut(text, 10 + len(atom)) == ("a" * 10 + atom, "b" * 50)
+    assert cut(text, 9 + len(atom)) == ("a" * 10, atom + "b" * 50)
