@@ -89,6 +89,19 @@ class AirflowGround:
         tasks = [task for run in runs for task in self.api.task_instances(DAG, str(run["dag_run_id"]))]
         return [task for task in tasks if task["state"] in LIVE or task["state"] is None]
 
+    def state(self) -> dict[str, Any]:
+        """What somebody wants to know when nothing happens."""
+        return {
+            "processes": self.stack.processes(),
+            "resident": self.resident(),
+            "runs": [(run["dag_run_id"], run["state"]) for run in self.api.dag_runs(DAG)][-5:],
+            "tasks": [(task["dag_run_id"], task["state"]) for task in self.live_tasks()],
+            "queue": self.sql("select state, count(*) from notification_queue group by 1"),
+            "pauses": self.sql("select scope, scope_key, reason, paused_until from penstock.notification_pauses"),
+            "circuits": self.sql("select * from penstock.circuit_breakers"),
+            "paused": [dag["is_paused"] for dag in self.api.dags() if dag["dag_id"] == DAG],
+        }
+
 
 def wait_for(look: Callable[[], Found | None], what: str, seconds: float = SECONDS, pause: float = 0.25) -> Found:
     """What `look` finds, as soon as it does. Raises TimeoutError."""
@@ -124,6 +137,10 @@ def airflow_ground(replaced: Mapping[str, str] | None = None) -> Iterator[Airflo
             ground = AirflowGround(stack, api)
             wait_for(lambda: [dag for dag in api.dags() if dag["dag_id"] == DAG], "the DAG is parsed")
             api.unpause(DAG)
-            yield ground
+            try:
+                yield ground
+            except TimeoutError:
+                print(json.dumps(ground.state(), default=str, indent=1), flush=True)
+                raise
     finally:
         stack.forget()
