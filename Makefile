@@ -85,7 +85,7 @@ test-contracts: install ## Check sandbox and requests against the vendors' contr
 	@$(PYTHON_IN) -m stack.levels contracts
 
 .PHONY: bench
-bench: install ## Measure against baselines: the platform ETL, or WHAT=apps, nivoda, queues, retention
+bench: install ## Measure against baselines: the platform ETL, or WHAT=apps, mutants, nivoda, queue_latency, ...
 	@$(PYTHON_IN) -m bench$(if $(WHAT),.$(WHAT)) $(ARGS)
 
 .PHONY: soak
