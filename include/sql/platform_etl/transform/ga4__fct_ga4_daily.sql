@@ -81,8 +81,8 @@ source as materialized (
         quality.sampling_rate::numeric(9, 6) as sampling_rate,
         staged.payload @? '$.* ? (@ == "(other)")' as is_other_row,
         coalesce(quality.is_thresholded, false) as is_thresholded,
-        staged.record_date
-        < (%(read_at)s::timestamptz at time zone %(time_zone)s)::date - core_warehouse.restatement_days('GA4') as is_final
+        staged.record_date + core_warehouse.restatement_days('GA4')
+        < (%(read_at)s::timestamptz at time zone %(time_zone)s)::date as is_final
     from windows
     inner join staging_ingest.ga4_reports as staged
         on

@@ -7,8 +7,8 @@
 -- cac  = spend of all platforms / new customers        aov = sales / orders
 --
 -- A ratio whose divisor is zero, or whose parts no source provides, is null. So is an amount of which a part lacks
--- a rate: a partial sum would look like a figure; fx_missing says so. `*_final`: read when the vendor corrected the day no more;
--- spend_final: and every active ad account of the shop has been read since, one without rows of that day too.
+-- a rate: a partial sum would look like a figure; fx_missing says so. `*_final`: the day was read when the vendor
+-- corrected it no more; spend_final: and so was every active ad account of the shop, one without rows of that day too.
 create or replace view reporting.blended_daily_performance as
 with
 accounts as not materialized (
