@@ -112,6 +112,15 @@ def test_a_pipelined_transaction_commits_or_leaves_nothing(warehouse: Warehouse)
         assert connection.execute("select array_agg(n order by n) from t").fetchone() == ([1, 2],)
 
 
+def test_the_statements_of_a_pipelined_transaction_wait_for_nothing_until_a_result_is_fetched(
+    warehouse: Warehouse,
+) -> None:
+    with warehouse.pipelined_transaction() as connection:
+        first, second = connection.execute("select 1"), connection.execute("select 2")
+        assert (first.pgresult, second.pgresult) == (None, None)
+        assert (second.fetchone(), first.fetchone()) == ((2,), (1,))
+
+
 def test_a_connection_that_breaks_inside_a_pipelined_transaction_is_not_replaced_there(warehouse: Warehouse) -> None:
     def write_in_two_halves() -> None:
         with warehouse.pipelined_transaction() as connection:
