@@ -66,10 +66,8 @@ def test_a_connection_that_never_came_to_be_has_delivered_nothing(sandbox: Sandb
     assert scope(failed(SlackClient(Credentials(url, token(sandbox.state))))) is Scope.PASSING
 
 
-def test_a_time_out_is_ambiguous_and_does_not_last(
-    sandbox: Sandbox, client: SlackClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("penstock.clients.slack.TIMEOUT_S", 0.3)
+def test_a_time_out_is_ambiguous_and_does_not_last(sandbox: Sandbox) -> None:
+    client = SlackClient(Credentials(sandbox.slack_url, token(sandbox.state)), timeout=0.3)
     sandbox.faults({"vendor": "slack", "action": "timeout", "params": {"seconds": 3}})
     began = time.monotonic()
     assert scope(failed(client)) is Scope.AMBIGUOUS
