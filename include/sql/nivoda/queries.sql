@@ -165,6 +165,7 @@ with claimed as (
         rows_read = rows_read + %(read)s,
         unreadable = unreadable + %(unreadable)s,
         nameless = nameless + %(nameless)s,
+        is_unsteady = is_unsteady or %(is_unsteady)s,
         requests = requests + %(requests)s,
         seconds = seconds + %(seconds)s,
         updated_at = clock_timestamp()
@@ -262,11 +263,11 @@ from (
     where n.run_id = %(run_id)s and n.partition_id = %(partition_id)s
 ) as d
 where p.run_id = %(run_id)s and p.partition_id = %(partition_id)s and p.epoch = %(epoch)s
-returning p.c0, p.c1, p.distinct_read, p.unreadable, p.nameless, p.rows_read;
+returning p.c0, p.c1, p.distinct_read, p.unreadable, p.nameless, p.rows_read, p.is_unsteady;
 
 -- name: next_pass
 update penstock.nivoda_partitions
-set pass = pass + 1, is_climbing = true, next_offset = null, unreadable = 0, nameless = 0,
+set pass = pass + 1, is_climbing = true, next_offset = null, unreadable = 0, nameless = 0, is_unsteady = false,
     updated_at = clock_timestamp()
 where run_id = %(run_id)s and partition_id = %(partition_id)s and epoch = %(epoch)s and pass = %(pass)s
 returning pass;
@@ -274,7 +275,8 @@ returning pass;
 -- name: repeat_pass
 -- The pass begins anew, in its own order: too much of what it read was of no use.
 update penstock.nivoda_partitions
-set is_climbing = true, next_offset = null, unreadable = 0, nameless = 0, updated_at = clock_timestamp()
+set is_climbing = true, next_offset = null, unreadable = 0, nameless = 0, is_unsteady = false,
+    updated_at = clock_timestamp()
 where run_id = %(run_id)s and partition_id = %(partition_id)s and epoch = %(epoch)s
 returning pass;
 

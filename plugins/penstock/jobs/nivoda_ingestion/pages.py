@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,6 +83,22 @@ def rows_of(page: Page) -> Rows:
         rows.hashes.append(hashlib.blake2b(payload, digest_size=16).hexdigest())
         rows.dollars.append(min(found.price_cents // 100, 2**31 - 1))
     return rows
+
+
+def ids_of(page: Page) -> list[str]:
+    """The stones of a page in its order, as far as its items tell them."""
+    return [str(stone_id) for stone_id in (find(item, "diamond", "id") for item in page.items) if stone_id]
+
+
+def is_unsteady(above: Sequence[str], below: Sequence[str]) -> bool:
+    """Whether stones of a page came again on the page below in a way that shows that the vendor's order does not stand.
+
+    Stones that left have moved the first ones of the page above to the end of the page below, in their order. Nothing
+    else brings a stone back while its list only shrinks.
+    """
+    places = {stone_id: place for place, stone_id in enumerate(above)}
+    again = [places[stone_id] for stone_id in below if stone_id in places]
+    return bool(again) and (again != sorted(again) or any(each not in places for each in below[-len(again) :]))
 
 
 def _written(item: Record) -> bytes:

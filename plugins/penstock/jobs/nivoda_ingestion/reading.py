@@ -7,6 +7,8 @@ that ends before the last one began has left something out, unless the list ends
 
 Whether the vendor's order is one nobody says, so it is measured: `c0` stones when the reading began, `c1` when it
 ended, `d` distinct ones read. `d < c1` means loss for certain; then the partition is read once more in another order.
+`d` holds stones that were read and left, which may hide a loss; so a page whose stones came again as only an order that
+does not stand brings them again has the partition read once more as well, unless `d = c0` proves that nothing lacks.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from psycopg.types.json import Jsonb
 
 from penstock.core.errors import FatalError, PenstockError, SkippableError, error
 from penstock.jobs.nivoda_ingestion.context import SERVICE, Ingestion, Nivoda, Run, load_run
-from penstock.jobs.nivoda_ingestion.pages import RejectedItem, Rows, rows_of
+from penstock.jobs.nivoda_ingestion.pages import RejectedItem, Rows, ids_of, is_unsteady, rows_of
 from penstock.jobs.nivoda_ingestion.planning import query_of, span_of, span_text
 from penstock.sources.nivoda import MAX_OFFSET, PAGE_SIZE, Page
 from penstock.warehouse import failures
@@ -74,6 +76,12 @@ class Account:
     unreadable: int
     nameless: int
     rows_read: int
+    is_unsteady: bool
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether another pass is of no use."""
+        return self.surely_missed == 0 and not (self.is_unsteady and self.possibly_missed)
 
     @property
     def surely_missed(self) -> int:
@@ -162,18 +170,20 @@ class _Reader:
             if self._saved.offset != OVER:
                 self._read_pass()
             account = self._account()
-            if account.surely_missed == 0:
+            if account.is_accepted:
                 return self._end("COMPLETED", account)
             log.warning(
-                "%s: pass %d lost %d stones for certain (%d listed, %d read)",
+                "%s: pass %d lost %d stones for certain, %d at most (%d listed, %d read)%s",
                 self._label,
                 self._pass,
                 account.surely_missed,
+                account.possibly_missed,
                 account.c1,
                 account.distinct,
+                ", its order did not stand" if account.is_unsteady else "",
             )
             if self._pass >= len(ORDERS):
-                return self._end("INCOMPLETE", account)
+                return self._end("INCOMPLETE" if account.surely_missed else "COMPLETED", account)
             self._begin_next_pass(account)
 
     # -- reading
@@ -184,12 +194,16 @@ class _Reader:
         at = self._start() if self._saved.offset is None else self._saved
         with ThreadPoolExecutor(1, thread_name_prefix="page") as fetcher:
             coming: Future[Page] | None = fetcher.submit(self._fetch, at)
+            above: list[str] = []
             while coming is not None:
                 page = coming.result()
                 self._listed = self._listed if page.count is None else page.count
                 following = self._following(at, page)
                 coming = None if following.offset == OVER else fetcher.submit(self._fetch, following)
-                self._save(rows_of(page), page.count, following)
+                ids = ids_of(page)
+                # A page that left something out, or that closes a gap, overlaps with others in ways of its own.
+                self._save(rows_of(page), page.count, following, page.length == PAGE_SIZE and is_unsteady(above, ids))
+                above = ids if following.offset == (at.offset or 0) - PAGE_SIZE else []
                 at = following
 
     def _start(self) -> Checkpoint:
@@ -235,7 +249,7 @@ class _Reader:
 
     # -- saving
 
-    def _save(self, rows: Rows, count: int | None, following: Checkpoint) -> None:
+    def _save(self, rows: Rows, count: int | None, following: Checkpoint, unsteady: bool) -> None:
         """Rows and checkpoint in one transaction. Raises LEASE_LOST."""
         requests, seconds = self._spent()
         parameters = {
@@ -253,6 +267,7 @@ class _Reader:
             # Pages of the climb are read again on the way down: their nameless items would count twice.
             "unreadable": 0 if self._saved.is_climbing and following.is_climbing else len(rows.rejected),
             "nameless": 0 if self._saved.is_climbing and following.is_climbing else rows.nameless,
+            "is_unsteady": unsteady,
             "requests": requests,
             "seconds": seconds,
         }
@@ -329,7 +344,13 @@ class _Reader:
         if not row:
             raise self._lost()
         account = Account(
-            row["c0"] or 0, row["c1"] or 0, row["distinct_read"], row["unreadable"], row["nameless"], row["rows_read"]
+            row["c0"] or 0,
+            row["c1"] or 0,
+            row["distinct_read"],
+            row["unreadable"],
+            row["nameless"],
+            row["rows_read"],
+            row["is_unsteady"],
         )
         if has_too_many(account.unreadable, account.c1):
             raise error(
