@@ -49,10 +49,11 @@ def main() -> int:
 
 
 def scene(ground: AirflowGround, name: str) -> bool:
-    wait_for(ground.resident, "a drain is resident")
-    expected = fill(ground, name)
+    before = ground.resident()
+    wait_for(lambda: ground.resident() not in (None, before), "a drain has just become resident")
     ground.api.pause(DAG)  # nobody takes over while we look
     run_id, process = working(ground)
+    expected = fill(ground, name)
     wait_for(lambda: len(seen(ground, expected)) >= MESSAGES_FIRST, "the drain is at work", pause=0.1)
     began = time.monotonic()
     SCENES[name](ground, run_id, process)
@@ -96,14 +97,17 @@ SCENES: Mapping[str, Callable[[AirflowGround, str, psutil.Process], None]] = {
 
 
 def fill(ground: AirflowGround, name: str) -> dict[str, list[str]]:
-    """Channel -> the ids of its rows, in their order."""
-    channels = [f"C1{name.upper()}{number:02d}" for number in range(CHANNELS)]
-    configs = {channel: ground.configure(channel) for channel in channels}
-    rows: dict[str, list[str]] = {channel: [] for channel in channels}
-    for number in range(EACH):
-        for channel, config_id in configs.items():
-            rows[channel].append(ground.insert(config_id, number))
-    return rows
+    """Configuration, each with a channel of its own -> the ids of its rows, in their order."""
+    configs = [ground.configure(f"C1{name.upper()}{number:02d}") for number in range(CHANNELS)]
+    rows = ground.sql(
+        "insert into notification_queue (config_id, entity_id, entity_type, event_data) "
+        "select c::uuid, gen_random_uuid(), 'request', jsonb_build_object('n', n) "
+        "from generate_series(1, %s::int) as n cross join unnest(%s::text[]) as c order by n "
+        "returning config_id, id::text",
+        EACH,
+        configs,
+    )
+    return {config: [identity for owner, identity in rows if str(owner) == config] for config in configs}
 
 
 def seen(ground: AirflowGround, expected: Mapping[str, list[str]]) -> list[str]:
