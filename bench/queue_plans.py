@@ -28,6 +28,7 @@ from penstock.warehouse.session import Warehouse
 AIM_CLAIM_MS, AIM_SWEEP_MS = 5.0, 500.0
 CLAIMS, SWEEPS = 500, 7
 FRESH = 2000
+QUEUE_TABLES = frozenset({"notification_queue", "notification_lanes", "sync_outbox", "calendar_keys", "calendar_lanes"})
 SENT = Outcome("sent", "sent", slack_ts="1.0")
 
 _FILL_NOTIFICATIONS = """
@@ -39,7 +40,8 @@ insert into notification_queue (
 )
 select
     c.id, gen_random_uuid(), 'request', '{"n": 1}', case when g <= %(done)s then 'sent' else 'queued' end,
-    g <= %(done)s, 'slack/' || c.channel_id, now() + interval '1 day', case when g <= %(done)s then now() end
+    g <= %(done)s, 'slack/' || c.channel_id, now() + interval '1 day',
+    case when g <= %(done)s then now() - make_interval(hours => g %% 720) end
 from generate_series(1, %(done)s::int + %(live)s::int) as g
 inner join (select id, channel_id, row_number() over (order by channel_id) as number from notification_config) as c
     on c.number = g %% %(lanes)s::int + 1;
@@ -59,7 +61,7 @@ select
     ('00000000-0000-0000-0000-' || lpad((n %% %(lanes)s::int + 1)::text, 12, '0'))::uuid, 'UPSERT_EVENT',
     jsonb_build_object('sourceType', 'task', 'sourceId', gen_random_uuid(), 'calendarId', 'c'),
     (case when n <= %(done)s then 'COMPLETED' else 'PENDING' end)::public.outbox_status,
-    case when n <= %(done)s then now() end
+    case when n <= %(done)s then now() - make_interval(hours => n %% 720) end
 from generate_series(1, %(done)s::int + %(live)s::int) as n;
 insert into penstock.calendar_keys (event_key, workspace_id, source_type, source_id, dirty_seq, done_seq)
 select event_key, workspace_id, 'task', gen_random_uuid(), seq, case when processed_at is null then 0 else seq end
@@ -178,7 +180,7 @@ def plan(dsn: str, name: str, statement: str, parameters: Mapping[str, Any]) -> 
     nodes = list(_nodes(row[0][0]["Plan"])) if row else []
     scanned = sorted({node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"})
     used = sorted({node["Index Name"] for node in nodes if "Index Name" in node})
-    is_met = not {"notification_queue", "sync_outbox", "calendar_keys"} & set(scanned)
+    is_met = not QUEUE_TABLES & set(scanned)
     print(f"  {name}: {', '.join(used)}; read whole: {', '.join(scanned) or 'nothing'}{'' if is_met else ' MISSED'}")
     return is_met
 
