@@ -99,8 +99,13 @@ class AirflowGround:
             "queue": self.sql("select state, count(*) from notification_queue group by 1"),
             "pauses": self.sql("select scope, scope_key, reason, paused_until from penstock.notification_pauses"),
             "circuits": self.sql("select * from penstock.circuit_breakers"),
+            "logs": {str(log.parent.parent.name): log.read_text()[-3000:] for log in self._newest_logs()},
             "paused": [dag["is_paused"] for dag in self.api.dags() if dag["dag_id"] == DAG],
         }
+
+    def _newest_logs(self) -> list[Path]:
+        logs = (self.stack.home.logs / "tasks" / f"dag_id={DAG}").rglob("attempt=*.log")
+        return sorted(logs, key=lambda log: log.stat().st_mtime)[-3:]
 
 
 def wait_for(look: Callable[[], Found | None], what: str, seconds: float = SECONDS, pause: float = 0.25) -> Found:

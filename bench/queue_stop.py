@@ -98,7 +98,7 @@ SCENES: Mapping[str, Callable[[AirflowGround, str, psutil.Process], None]] = {
 
 def fill(ground: AirflowGround, name: str) -> dict[str, list[str]]:
     """Configuration, each with a channel of its own -> the ids of its rows, in their order."""
-    configs = [ground.configure(f"C1{name.upper()}{number:02d}") for number in range(CHANNELS)]
+    configs = [ground.configure(f"C1{name[0].upper()}{number:02d}") for number in range(CHANNELS)]
     rows = ground.sql(
         "insert into notification_queue (config_id, entity_id, entity_type, event_data) "
         "select c::uuid, gen_random_uuid(), 'request', jsonb_build_object('n', n) "
