@@ -55,11 +55,15 @@ def _pytest(*arguments: str) -> tuple[Command, ...]:
 _BARE = ("--disable-plugin-autoload", "-p", "no:logging")
 
 
+_FORMAT = (_program("ruff"), "format", "--check", ".")
+REMEDIES: Mapping[Command, str] = {_FORMAT: f"{_program('ruff')} format ."}
+"""Commands that mend what another found, where that does not say so itself."""
+
 LINT = Level(
     "lint",
     (
         (_program("ruff"), "check", "."),
-        (_program("ruff"), "format", "--check", "."),
+        _FORMAT,
         (_program("mypy"),),
         (_program("lint-imports"),),
         (_program("sqlfluff"), "lint", "--processes", "2", "include/sql"),
@@ -106,8 +110,10 @@ async def run(levels: Sequence[Level], call: Call, clock: Callable[[], float] = 
             began = clock()
             answers = [await call(command) for command in level.commands]
             seconds = f"{clock() - began:.1f}"
-        for _, said in answers:
+        for command, (status, said) in zip(level.commands, answers, strict=True):
             print(said, end="", flush=True)
+            if status and command in REMEDIES:
+                print(f"to mend it: {REMEDIES[command]}", flush=True)
         return [level.name, seconds, "FAILED" if any(status for status, _ in answers) else "ok"]
 
     began = clock()

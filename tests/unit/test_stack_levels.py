@@ -37,6 +37,17 @@ def test_a_level_fails_with_any_of_its_commands_and_the_others_still_run(capsys:
     assert err == "FAILED: a\n"
 
 
+def test_lint_says_how_to_format_what_is_not_formatted(capsys: Any) -> None:
+    async def call(command: levels.Command) -> tuple[int, str]:
+        return int("--check" in command), "1 file would be reformatted\n" if "--check" in command else ""
+
+    assert asyncio.run(levels.run([levels.LINT], call)) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[1] == "1 file would be reformatted"
+    assert said[2].startswith("to mend it: ")
+    assert said[2].endswith("/ruff format .")
+
+
 def test_two_levels_run_at_a_time_and_each_is_printed_when_it_ends(capsys: Any) -> None:
     running: set[str] = set()
     together: list[set[str]] = []
