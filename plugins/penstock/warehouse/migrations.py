@@ -189,7 +189,8 @@ def _is_pending(connection: Connection, file: Migration) -> bool:
     row = connection.execute(statement, [file.set_name, file.version]).fetchone()
     if row is not None and row[0] != file.checksum:
         message = f"{file.label} has changed since it was applied at {row[1]:%Y-%m-%d %H:%M}"
-        raise error("CONFIG_INVALID", f"{message}: restore it, and put the change into a new migration")
+        remedy = "restore it, and put the change into a new migration (`make reset` deletes an embedded warehouse)"
+        raise error("CONFIG_INVALID", f"{message}: {remedy}")
     return row is None
 
 
