@@ -64,6 +64,9 @@ if command -v flock >/dev/null; then
 fi
 
 began=$SECONDS
+if [ -f "$stamp" ]; then
+    echo "installing again: requirements.txt, pyproject.toml, penstock_provider/, the Python or the project's place changed"
+fi
 rm -f "$stamp"
 if ! "$venv/bin/python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
     python="$(find_python)"
