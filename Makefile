@@ -93,9 +93,9 @@ soak: install ## Kill workers and Postgres at random and compare: ARGS="--kills 
 	@$(PYTHON_IN) -m bench.soak$(if $(WHAT),_$(WHAT)) $(ARGS)
 
 .PHONY: source
-source: install ## Write the skeleton of a new source: NAME=tiktok_ads (docs/adding_a_source.md)
-	@$(if $(NAME),,$(error usage: make source NAME=tiktok_ads))
-	@$(PYTHON_IN) -m stack.new_source $(NAME)
+source: install ## Write the skeleton of a new source: NAME=tiktok_ads TITLE="TikTok Ads" (docs/adding_a_source.md)
+	@$(if $(NAME),,$(error usage: make source NAME=tiktok_ads [TITLE="TikTok Ads"]))
+	@$(PYTHON_IN) -m stack.new_source $(NAME)$(if $(TITLE), --title "$(TITLE)")
 
 .PHONY: docs
 docs: install ## Write docs/DAGS.md from the DAGs

@@ -20,6 +20,7 @@ TEMPLATES = Path("stack/templates/source")
 MIGRATIONS = Path("include/sql/platform_etl/migrations")
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+_TITLE = re.compile(r"\w[\w.-]*( [\w.-]+)*")  # it goes into Python, YAML and Markdown as it is
 
 
 class NewSourceError(Exception):
@@ -28,15 +29,19 @@ class NewSourceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What the placeholders @@name@@, @@Name@@, @@NAME@@, @@Title@@ and @@number@@ stand for."""
+    """What the placeholders @@name@@, @@Name@@, @@NAME@@, @@host@@, @@Title@@ and @@number@@ stand for."""
 
     name: str
     number: str
+    title: str | None = None
+    """As the vendor writes itself; None makes it from the name."""
 
     def fill(self, text: str) -> str:
-        title = self.name.replace("_", " ").title()
-        words = {"name": self.name, "Name": title.replace(" ", ""), "NAME": self.name.upper(), "Title": title}
-        for word, value in (words | {"number": self.number}).items():
+        spoken = self.name.replace("_", " ").title()
+        words = {"name": self.name, "Name": spoken.replace(" ", ""), "NAME": self.name.upper()}
+        # A host name has no underscore.
+        words |= {"host": self.name.replace("_", "-"), "Title": self.title or spoken, "number": self.number}
+        for word, value in words.items():
             text = text.replace(f"@@{word}@@", value)
         return text
 
@@ -128,7 +133,7 @@ ENTRIES = (
         """    - conn_id: @@name@@
       conn_type: @@name@@
       conn_description: @@Title@@. Accounts may carry tokens of their own.
-      conn_host: ${@@NAME@@_BASE_URL:-https://api.@@name@@.example}
+      conn_host: ${@@NAME@@_BASE_URL:-https://api.@@host@@.example}
       conn_port: 443
       conn_password: ${@@NAME@@_TOKEN:-}
 
@@ -153,7 +158,7 @@ ENTRIES = (
         hook_class_name="penstock.hooks.@@name@@.@@Name@@Hook",
         hidden=("login", "schema"),
         labels={"host": "Base URL", "password": "Token"},
-        placeholders={"host": "https://api.@@name@@.example", "port": PORT, "password": "Accounts may carry their own"},
+        placeholders={"host": "https://api.@@host@@.example", "port": PORT, "password": "Accounts may carry their own"},
         fields={"account_id": _text("Account id", "Optional. The account that the test button reads.")},
     )
 
@@ -170,7 +175,7 @@ ENTRIES = (
         credential="@@NAME@@_TOKEN",
         account="@@NAME@@_ACCOUNT_ID",
         base_url="@@NAME@@_BASE_URL",
-        default_url="https://api.@@name@@.example",
+        default_url="https://api.@@host@@.example",
         sandbox_path="/@@name@@",
     ),
 """,
@@ -178,7 +183,7 @@ ENTRIES = (
     Entry(
         ".env.example",
         "# The shop (tenant)",
-        "# @@Title@@\n#@@NAME@@_TOKEN=\n#@@NAME@@_ACCOUNT_ID=\n#@@NAME@@_BASE_URL=https://api.@@name@@.example\n\n",
+        "# @@Title@@\n#@@NAME@@_TOKEN=\n#@@NAME@@_ACCOUNT_ID=\n#@@NAME@@_BASE_URL=https://api.@@host@@.example\n\n",
     ),
     Entry(
         "docker-compose.yaml",
@@ -219,23 +224,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m stack.new_source", description=__doc__)
     parser.add_argument("name", help="registry name: lower case, words joined by underscores")
+    parser.add_argument("--title", help="the vendor as it writes itself, such as 'TikTok Ads'; otherwise from the name")
     options = parser.parse_args(arguments)
     try:
-        written = write(PROJECT, options.name)
+        written = write(PROJECT, options.name, options.title)
     except NewSourceError as refusal:
         sys.stderr.write(f"{refusal}\n")
         return 1
     print("\n".join(f"wrote {path}" for path in written))
-    print(f"\nNext: make docs, then .venv/bin/python -m pytest tests/unit/test_source_contract.py -k {options.name}")
+    print(f"\nNext: make docs, then .venv/bin/python -m pytest tests -k {options.name}")
     print("It says what to fill in. docs/adding_a_source.md goes through it step by step.")
     return 0
 
 
-def write(project: Path, name: str) -> list[str]:
+def write(project: Path, name: str, title: str | None = None) -> list[str]:
     """Everything of a new source; returns the paths written. Raises NewSourceError before anything is written."""
     if not _NAME.fullmatch(name):
         raise NewSourceError(f"{name!r} is no registry name: lower-case words joined by underscores, such as acme_ads")
-    words = Words(name, next_migration(project))
+    if title and not _TITLE.fullmatch(title):
+        raise NewSourceError(f"{title!r} is no title: words of letters, digits, '.' and '-', such as TikTok Ads")
+    words = Words(name, next_migration(project), title)
     files = {
         words.fill(str(path.relative_to(project / TEMPLATES))).removesuffix(".txt"): path for path in templates(project)
     }

@@ -41,6 +41,21 @@ def test_a_new_source_is_written_everywhere_and_says_what_to_fill_in(project: Pa
     assert (project / new_source.MIGRATIONS / f"{number}_add_{NAME}.sql").is_file()
 
 
+def test_the_title_is_the_vendor_s_and_the_address_is_one_that_a_host_can_have(project: Path) -> None:
+    new_source.write(project, NAME, "ACME Shop")
+    hook = (project / f"plugins/penstock/hooks/{NAME}.py").read_text(encoding="utf-8")
+    assert 'hook_name = "ACME Shop"' in hook
+    for path in (".env.example", "airflow_settings.yaml", "penstock_provider/__init__.py", "stack/plan.py"):
+        assert "https://api.acme-shop.example" in (project / path).read_text(encoding="utf-8"), path
+    assert 'https://api.acme-shop.example"' in hook
+
+
+@pytest.mark.parametrize("title", ['Acme "Shop"', "Acme: shop", "Acme\nShop", "Acme #1"])
+def test_a_title_that_would_break_what_it_is_written_into_is_refused(project: Path, title: str) -> None:
+    with pytest.raises(new_source.NewSourceError, match="is no title"):
+        new_source.write(project, NAME, title)
+
+
 @pytest.mark.parametrize("name", ["Acme", "acme-shop", "1st", "acme_", "", "a/b"])
 def test_a_name_that_is_none_is_refused(project: Path, name: str) -> None:
     with pytest.raises(new_source.NewSourceError):
