@@ -146,6 +146,16 @@ def test_prices_that_have_moved_since_the_last_run_are_followed(
     assert set(read(feed, plan)) == set(feed.stones)
 
 
+@pytest.mark.parametrize("is_floored", [False, True])
+def test_many_stones_below_one_dollar_are_planned_as_well(is_floored: bool) -> None:
+    crowd = [(50, carats) for carats in range(30, 300)] * 20
+    others = drawn(LABGROWN, 6_000, 9)
+    feed = Feed(crowd + [(round(cents * 1.15), carats) for cents, carats in others], is_floored)
+    plan = feed.plan(Feed(crowd + others).prior(), Wish(partitions=20))
+    assert set(read(feed, plan)) == set(feed.stones)
+    assert any(partition.span.carats for partition in plan.partitions)
+
+
 @pytest.mark.parametrize("partitions", [1, 2, 3, 4, 7, 20, 200])
 def test_any_number_of_partitions_can_be_asked_for(partitions: int) -> None:
     feed = FEEDS["natural"]

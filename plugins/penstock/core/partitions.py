@@ -16,7 +16,7 @@ from itertools import pairwise
 from penstock.core.partition_groups import grouped, smallest_cap
 from penstock.core.partition_outlook import Outlook
 from penstock.core.partition_sizes import split_by_size
-from penstock.core.price_shapes import Shape
+from penstock.core.price_shapes import Shape, plain_share
 
 TOP = 2_000_000_000
 """The highest bound asked for, in dollars: IntRange bounds are GraphQL Ints, 32 bits with a sign."""
@@ -32,6 +32,8 @@ TOLERANCE = 1.25
 """One dollar's stones above so many times the ideal size are cut by carats."""
 CONTENT = 1.15
 """With the largest group no larger than so many times the ideal size nothing more is asked."""
+TOO_LARGE = 1.55
+"""Above so many times the ideal size no interval is left that can be cut, whatever number of questions it takes."""
 COARSE_CUTS = (6, 8)
 """Questions of the first rounds, which find out how far the shape can be trusted."""
 MISFIT = 0.3
@@ -168,6 +170,7 @@ class _Search:
     rounds: int = 0
     is_touching: bool = True
     is_moved: bool = False
+    is_misled: bool = False
 
     def plan(self, total: int) -> Plan:
         groups = number_of_partitions(self.covered, self.wish)
@@ -197,6 +200,12 @@ class _Search:
             if self._cap(groups) <= CONTENT * self.covered / groups:
                 return
             cuts = self._cuts(groups, most_calls - self.calls)
+            if self.known.keys() >= set(cuts):
+                break
+            self._ask(cuts, groups)
+        self.is_misled = True
+        while self._has_too_large(groups):
+            cuts = self._cuts(groups, groups)
             if self.known.keys() >= set(cuts):
                 return
             self._ask(cuts, groups)
@@ -253,7 +262,9 @@ class _Search:
         place = bisect_left(self.cuts, dollar)
         below, above = self.cuts[place - 1], self.cuts[place]
         share = self.shape.share(below, dollar, above)
-        if self.is_moved:
+        if self.is_misled:
+            share = plain_share(below, dollar, above)
+        elif self.is_moved:
             moved = self._moved_share(below, dollar, above)
             # Last run's stones changed their prices; a foreign shape may differ in any way.
             share = moved if self.shape.is_prior else (share + moved) / 2
@@ -269,8 +280,8 @@ class _Search:
             price = dollar * first / max(below, 1)
         else:
             # How far they moved changes slowly along the prices; the prices themselves need not be interpolated.
-            way = math.log(dollar / below) / math.log(above / below)
-            price = dollar * (first / below) ** (1 - way) * (last / above) ** way
+            way = plain_share(below, dollar, above)
+            price = dollar * (first / max(below, 1)) ** (1 - way) * (last / above) ** way
         low, high = self.shape.below(first), self.shape.below(last)
         if high <= low:
             return self.shape.share(below, dollar, above)
@@ -301,6 +312,10 @@ class _Search:
 
     def _cap(self, groups: int) -> int:
         return smallest_cap([[piece.count for piece in self._pieces()]], groups)
+
+    def _has_too_large(self, groups: int) -> bool:
+        limit = TOO_LARGE * self.covered / groups
+        return any(piece.count > limit and piece.to - piece.after > 1 for piece in self._pieces())
 
     def _is_atom(self, piece: _Piece, ideal: float) -> bool:
         return piece.to - piece.after == 1 and piece.count > TOLERANCE * ideal

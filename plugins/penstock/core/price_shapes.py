@@ -93,14 +93,14 @@ class Shape:
         if index == len(self.dollars) - 1 or self.dollars[index] == dollar:
             return self.weights[index]
         low, high = self.dollars[index], self.dollars[index + 1]
-        share = _plain_share(low, dollar, high)
+        share = plain_share(low, dollar, high)
         return self.weights[index] + share * (self.weights[index + 1] - self.weights[index])
 
     def share(self, after: int, dollar: int, to: int) -> float:
         """Of the stones above `after` up to `to` dollars, the share that costs at most `dollar`."""
         first, last = self.below(after), self.below(to)
         if last - first <= 0:
-            return _plain_share(after, dollar, to)
+            return plain_share(after, dollar, to)
         return (self.below(dollar) - first) / (last - first)
 
     def price(self, weight: float) -> float:
@@ -145,7 +145,7 @@ def labgrown_default() -> Shape:
     return Shape([price for _, price in LABGROWN_QUANTILES], [share for share, _ in LABGROWN_QUANTILES], is_prior=False)
 
 
-def _plain_share(after: int, dollar: float, to: int) -> float:
+def plain_share(after: int, dollar: float, to: int) -> float:
     """The share by the logarithm of the price."""
     first, last = math.log(after + 2), math.log(to + 2)
     return (math.log(dollar + 2) - first) / (last - first) if last > first else 0.0
