@@ -1,4 +1,4 @@
-"""What two neighbouring pages, read downwards, tell of the vendor's order."""
+"""What a page tells of the vendor's order, beside the stones that were read above it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from penstock.jobs.nivoda_ingestion.pages import is_unsteady
 
-ABOVE = list("fghij")
+ABOVE = list("fghijklmno")
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,7 @@ ABOVE = list("fghij")
         ("defgh", "three left"),
         ("cdegh", "and one of those that were read"),
         ("fghij", "a whole page left"),
+        ("hijkl", "more than a page left"),
     ],
 )
 def test_stones_that_leave_bring_the_first_of_the_page_above_back_at_the_end(below: str, why: str) -> None:

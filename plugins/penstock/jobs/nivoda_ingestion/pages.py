@@ -91,10 +91,10 @@ def ids_of(page: Page) -> list[str]:
 
 
 def is_unsteady(above: Sequence[str], below: Sequence[str]) -> bool:
-    """Whether stones of a page came again on the page below in a way that shows that the vendor's order does not stand.
+    """Whether stones that were read came again on the page below in a way that shows that the order does not stand.
 
-    Stones that left have moved the first ones of the page above to the end of the page below, in their order. Nothing
-    else brings a stone back while its list only shrinks.
+    Stones that left have moved the first ones of those above to the end of the page below, in their order. Nothing else
+    brings a stone back while the list only shrinks.
     """
     places = {stone_id: place for place, stone_id in enumerate(above)}
     again = [places[stone_id] for stone_id in below if stone_id in places]

@@ -44,6 +44,9 @@ UNREADABLE_SHARE = 0.01
 """With more items than this that hold no stone the vendor has changed, and the partition fails."""
 FEW_UNREADABLE = 5
 
+REMEMBERED = 2_000
+"""Stones above a page that it is compared with: so many may leave at once, as when a supplier uploads his list anew."""
+
 DATABASE_TRIES = 5
 DATABASE_PAUSE_SECONDS = 0.5
 
@@ -203,7 +206,8 @@ class _Reader:
                 ids = ids_of(page)
                 # A page that left something out, or that closes a gap, overlaps with others in ways of its own.
                 self._save(rows_of(page), page.count, following, page.length == PAGE_SIZE and is_unsteady(above, ids))
-                above = ids if following.offset == (at.offset or 0) - PAGE_SIZE else []
+                is_next = following.offset == (at.offset or 0) - PAGE_SIZE
+                above = list(dict.fromkeys([*ids, *above]))[:REMEMBERED] if is_next else []
                 at = following
 
     def _start(self) -> Checkpoint:
