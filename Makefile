@@ -89,7 +89,7 @@ bench: install ## Measure against baselines: the platform ETL, or WHAT=apps, mut
 	@$(PYTHON_IN) -m bench$(if $(WHAT),.$(WHAT)) $(ARGS)
 
 .PHONY: soak
-soak: install ## Kill workers and Postgres at random and compare: ARGS="--kills 100", WHAT=calendar, notifications
+soak: install ## Kill workers and Postgres at random and compare: ARGS="--kills 100", WHAT=calendar, nivoda, notifications
 	@$(PYTHON_IN) -m bench.soak$(if $(WHAT),_$(WHAT)) $(ARGS)
 
 .PHONY: source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import requests
@@ -89,9 +89,27 @@ class AirflowApi:
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
         self._call("PATCH", path, json={"new_state": "failed"}, params={"update_mask": "new_state"})
 
-    def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
-        """What "Clear" does in the UI: the task is done again; a running one is told to end first."""
-        body = {"dag_run_id": run_id, "task_ids": [task_id], "dry_run": False, "only_failed": False}
+    def questions(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """What tasks of the run ask a person and nobody has answered."""
+        asked = self._all(f"dags/{dag_id}/dagRuns/{run_id}/hitlDetails", "hitl_details", {"response_received": "false"})
+        return list(asked)
+
+    def answer(self, dag_id: str, run_id: str, task_id: str, option: str) -> None:
+        """Answer a task's question, as its form in the UI does."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1/hitlDetails"
+        self._call("PATCH", path, json={"chosen_options": [option], "params_input": {}})
+
+    def clear(self, dag_id: str, run_id: str, task_id: str, lanes: Sequence[int] = ()) -> None:
+        """What "Clear" does in the UI: the task, or these lanes of a mapped one, is done again with all behind it; a
+        running one is told to end first."""
+        tasks: list[Any] = [[task_id, lane] for lane in lanes]
+        body = {
+            "dry_run": False,
+            "only_failed": False,
+            "dag_run_id": run_id,
+            "task_ids": tasks or [task_id],
+            "include_downstream": True,
+        }
         self._call("POST", f"dags/{dag_id}/clearTaskInstances", json=body)
 
     def create_backfill(
