@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.core.slack_messages import CUT, SECTION_CHARACTERS, carries, cut, message, plain
+from penstock.core.slack_messages import (
+    CUT,
+    FALLBACK_CHARACTERS,
+    SECTION_CHARACTERS,
+    SlackMessage,
+    carries,
+    cut,
+    message,
+    metadata,
+    plain,
+)
 
 
 def sections(text: str) -> list[str]:
@@ -77,3 +87,28 @@ def test_an_atom_that_just_fits_stays(atom: str) -> None:
     text = "a" * 10 + atom + "b" * 50
     assert cut(text, 10 + len(atom)) == ("a" * 10 + atom, "b" * 50)
     assert cut(text, 9 + len(atom)) == ("a" * 10, atom + "b" * 50)
+
+
+def test_every_section_is_whole_and_has_an_id_of_its_own() -> None:
+    first, second = "a" * (SECTION_CHARACTERS - 1) + "\n", "b" * 10
+    told = message(first + second, "7")
+    assert told.blocks == [
+        {"type": "section", "block_id": "n:7", "text": {"type": "mrkdwn", "text": first, "verbatim": True}},
+        {"type": "section", "block_id": "n:7:1", "text": {"type": "mrkdwn", "text": second, "verbatim": True}},
+    ]
+    assert told.text == "a" * (FALLBACK_CHARACTERS - len(CUT)) + CUT
+    assert plain(first + second, "7") == SlackMessage(told.text, (), metadata("7"))
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "first"),
+    [
+        ("aaaa\nbbbb cccc\ndddd eeee", 20, "aaaa\nbbbb cccc\n"),  # the last line that ends, before a later word
+        ("aaaa\nbbbb\ncccc\ndddd", 16, "aaaa\nbbbb\ncccc\n"),
+        ("aaaa bbbb cccc dddd", 16, "aaaa bbbb cccc "),
+        ("a b" + "c" * 20, 10, "a b" + "c" * 7),  # no break in the second half
+        ("aaa\n" + "c" * 20, 10, "aaa\n" + "c" * 6),
+    ],
+)
+def test_a_text_is_cut_where_it_can_be_read_best(text: str, limit: int, first: str) -> None:
+    assert cut(text, limit) == (first, text[len(first) :])

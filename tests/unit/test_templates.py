@@ -40,3 +40,19 @@ def test_a_broadcast_pings_only_where_the_configuration_allows_it_and_the_templa
 def test_characters_that_no_screen_should_get_are_taken_out() -> None:
     assert clean("a\x00b\ud800c\u202ed\r\ne\x07") == "ab\ufffdcd\ne"
     assert escape("<&>") == "&lt;&amp;&gt;"
+
+
+@pytest.mark.parametrize(
+    ("template", "value", "expected"),
+    [
+        ("<https://a.example|b> <https://c.example/{{v}}|d>", "x|y", "<https://a.example|b> <https://c.example/x y|d>"),
+        ("<https://a.example|b> <https://c.example|d> {{v}}", "x|y", "<https://a.example|b> <https://c.example|d> x|y"),
+        ("<https://a.example/{{v}}|b>", "@u", "<https://a.example/@u|b>"),
+        ("<{{v}}>", "Xyz", "<Xyz>"),
+        ("{{v}}", "a\rb\r\nc", "a\nb\nc"),
+        ("{{v}}", {"k": "ü"}, '{"k": "ü"}'),
+        ("{{v}}{{v}}", "<", "&lt;&lt;"),
+    ],
+)
+def test_a_value_is_read_by_the_tag_that_it_stands_in(template: str, value: object, expected: str) -> None:
+    assert render(template, {"v": value}) == expected
