@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from penstock.sources.stream import Row
-from penstock.warehouse.loader import Rejected, StageResult, reject, stage
+from penstock.warehouse.loader import Prepared, Rejected, StageResult, reject, stage
 from penstock.warehouse.session import Warehouse
 
 Connection = psycopg.Connection[Any]
@@ -35,7 +35,9 @@ def load(connection: Connection, rows: list[Row], **changed: Any) -> StageResult
         "page_no": 0,
         "track_keys": False,
     }
-    return stage(connection, rows=rows, **{**settings, **changed})
+    prepared = Prepared()
+    prepared.add(rows)
+    return stage(connection, prepared=prepared, **{**settings, **changed})
 
 
 def stored(connection: Connection) -> list[tuple[Any, ...]]:

@@ -23,7 +23,7 @@ from penstock.core.windows import Window
 from penstock.jobs.platform_etl.context import SQL, HeldRun, RunContext, VendorClient, require_lease
 from penstock.sources.stream import Account, Kind, Page, Request, Row, Slice, Stream
 from penstock.warehouse import loader
-from penstock.warehouse.loader import Rejected
+from penstock.warehouse.loader import Prepared, Rejected
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +55,7 @@ class Stopped(Exception):
 class _Batch:
     """What was read since the last commit."""
 
-    rows: list[Row] = field(default_factory=list)
-    rejected: list[Rejected] = field(default_factory=list)
+    prepared: Prepared = field(default_factory=Prepared)
     pages: int = 0
     rows_read: int = 0
     expected: int | None = None
@@ -195,7 +194,7 @@ class _SlicePass:
                     raise Stopped
 
     def _is_due(self) -> bool:
-        return len(self._batch.rows) >= BATCH_ROWS or time.monotonic() - self._saved_at >= BATCH_SECONDS
+        return len(self._batch.prepared.entries) >= BATCH_ROWS or time.monotonic() - self._saved_at >= BATCH_SECONDS
 
     def _request_page(self) -> Callable[[str | None], Request]:
         """How to ask for a page: at once, or of a report that the vendor works out first."""
@@ -235,12 +234,15 @@ class _SlicePass:
         batch.rows_read += len(page.records)
         batch.expected = page.expected if page.expected is not None else batch.expected
         batch.flags.update(page.flags)
-        to_row, account, append = self._stream.row, self._account, batch.rows.append
+        batch.prepared.add(self._rows(page))
+
+    def _rows(self, page: Page) -> Iterator[Row]:
+        to_row, account = self._stream.row, self._account
         for record in page.records:
             try:
-                append(to_row(record, account))
+                yield to_row(record, account)
             except UnreadableRecord as cause:
-                batch.rejected.append(Rejected.of(record, cause))
+                self._batch.prepared.rejected.append(Rejected.of(record, cause))
 
     def _check_count(self) -> None:
         expected = self._batch.expected
@@ -264,13 +266,18 @@ class _SlicePass:
                 conn,
                 table=self._table,
                 report_key=self._stream.name,
-                rows=batch.rows,
+                prepared=batch.prepared,
                 page_no=self._page_no,
                 track_keys=self._tracks_keys,
                 **origin,
             )
-            rejected = [*batch.rejected, *staged.rejected]
-            loader.reject(conn, source=self._context.source.name, stream=self._stream.name, rejected=rejected, **origin)
+            loader.reject(
+                conn,
+                source=self._context.source.name,
+                stream=self._stream.name,
+                rejected=staged.rejected,
+                **origin,
+            )
             conn.execute(
                 SQL["save_page"],
                 {
@@ -279,9 +286,9 @@ class _SlicePass:
                     "next_token": next_token,
                     "status": status,
                     "pages": batch.pages,
-                    "rows_read": batch.rows_read - len(rejected),
+                    "rows_read": batch.rows_read - len(staged.rejected),
                     "rows_written": staged.written,
-                    "rows_rejected": len(rejected),
+                    "rows_rejected": len(staged.rejected),
                     "rows_expected": batch.expected,
                     "flags": Jsonb(batch.flags),
                     "page_size": self._slice.page_size,
