@@ -104,6 +104,14 @@ class Deployment:
         messages: list[dict[str, Any]] = self.sandbox.get("slack/messages")
         return messages
 
+    def alerts_a_minute_later(self) -> list[dict[str, Any]]:
+        """What Slack was sent when every DAG may speak again: one that fails twice within a minute is heard once."""
+        from penstock.alerts import send_held
+
+        self.execute("update penstock.rate_limits set next_free_at = next_free_at - interval '1 minute'")
+        send_held()
+        return self.alerts
+
 
 def _registration(account: Mapping[str, Any]) -> dict[str, Any]:
     names = ("platform", "shop_id", "shop_name", "account_id", "account_name", "credentials", "settings")

@@ -70,7 +70,7 @@ def test_a_blocked_run_is_told_of_and_consolidated_only_if_a_person_approves(
     assert ended.tasks["natural.approve_consolidation"] == ["success"]
     assert ended.tasks["natural.consolidate"] == ["skipped"]
     assert ended.tasks["natural.summarise"] == ["failed"]
-    assert any("NIVODA_GATE_BLOCKED" in message["text"] for message in diamonds.alerts)
+    assert any("NIVODA_GATE_BLOCKED" in message["text"] for message in diamonds.alerts_a_minute_later())
     assert diamonds.rows("select 1 from diamonds") == []
     assert diamonds.rows("select 1 from penstock.feed_watermarks") == []
     assert diamonds.rows("select decision from penstock.nivoda_plans") == [{"decision": "blocked"}]

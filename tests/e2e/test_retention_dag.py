@@ -62,6 +62,6 @@ def test_it_counts_then_moves_and_one_bad_policy_holds_up_no_other(deployment: D
         ("carrier_pigeons", "UNKNOWN", 0, 0),
         ("notification_queue", "REFUSED", 0, 0),
     ]
-    told = " ".join(alert["text"] for alert in deployment.alerts)
+    told = " ".join(alert["text"] for alert in deployment.alerts_a_minute_later())
     assert "RETENTION_POLICY_INVALID" in told
     assert "RETENTION_ENTITY_UNKNOWN" in told
