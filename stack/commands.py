@@ -66,6 +66,7 @@ def up(options: argparse.Namespace) -> int:
     """Start everything and stay."""
     stack = local_stack()
     with stack.running():
+        demonstration.go_on(stack)
         stack.say(f"Airflow: {stack.url}  login: {ADMIN}  password: {stack.keys.admin_password}")
         stack.say(f"in another shell: `make status`, or `source {stack.home.env_file}` and use `airflow`")
         stack.say("Ctrl-C stops everything")

@@ -81,6 +81,15 @@ def run(stack: LocalStack) -> int:
     return 1 if found else 0
 
 
+def go_on(stack: LocalStack) -> None:
+    """Unpause what a demo has paused at its end, once: what a person pauses stays so."""
+    paused = private_files.read_json(stack.home.paused_file).get("dag_ids", [])
+    with closing(stack.api()) as api:
+        for dag_id in paused:
+            api.unpause(dag_id)
+    stack.home.paused_file.unlink(missing_ok=True)
+
+
 def _conclude(stack: LocalStack, result: Mapping[str, Any]) -> None:
     peaks = result["peak_memory_mb"]
     parts = ", ".join(f"{name} {size:,}" for name, size in peaks.items() if name != "all")
@@ -130,6 +139,7 @@ class _Demo:
             self._say_changes(runs)
             if not is_closing and self._is_worked(runs, dag_ids):
                 is_closing = True
+                private_files.write_json(self._stack.home.paused_file, {"dag_ids": dag_ids})
                 # Drains stay for their minute and the next one is started at once: without this somebody always runs.
                 for dag_id in dag_ids:
                     self._api.pause(dag_id)

@@ -58,6 +58,11 @@ class Home:
         return self.root / "imported.json"
 
     @property
+    def paused_file(self) -> Path:
+        """The DAGs that the demo has paused, until the next `make up` lets them go on."""
+        return self.root / "paused-by-demo.json"
+
+    @property
     def report_file(self) -> Path:
         return self.root / "demo-report.json"
 

@@ -156,6 +156,16 @@ def test_up_prints_where_to_log_in(home: Home, running: subprocess.Popen[bytes])
     assert re.search(rf"Airflow: http://127\.0\.0\.1:\d+  login: admin  password: {re.escape(password)}\n", said)
 
 
+def test_the_dags_that_the_demo_has_paused_go_on(home: Home, running: subprocess.Popen[bytes]) -> None:
+    listed = run("airflow", home, "--", "dags", "list", "--output", "json")
+
+    assert listed.returncode == 0, listed.stdout + listed.stderr
+    paused = {dag["dag_id"]: dag["is_paused"] for dag in json.loads(listed.stdout[listed.stdout.index("[{") :])}
+    assert "platform_etl__klaviyo" in paused
+    assert not any(value in (True, "True") for value in paused.values()), paused
+    assert not home.paused_file.exists()
+
+
 def test_a_second_stack_in_the_same_folder_is_refused(home: Home, running: subprocess.Popen[bytes]) -> None:
     refused = run("up", home)
 
