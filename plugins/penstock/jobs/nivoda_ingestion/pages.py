@@ -101,6 +101,12 @@ def is_unsteady(above: Sequence[str], below: Sequence[str]) -> bool:
     return bool(again) and (again != sorted(again) or any(each not in places for each in below[-len(again) :]))
 
 
+def joined(above: Sequence[str], below: Sequence[str]) -> list[str]:
+    """The stones above and those of the page below them, in the list's order: what came again keeps its place."""
+    known = set(above)
+    return [*(stone_id for stone_id in below if stone_id not in known), *above]
+
+
 def _written(item: Record) -> bytes:
     """The item with its keys in order, so that equal items have equal hashes. Raises UnreadableRecord."""
     try:

@@ -27,7 +27,7 @@ from psycopg.types.json import Jsonb
 
 from penstock.core.errors import FatalError, PenstockError, SkippableError, error
 from penstock.jobs.nivoda_ingestion.context import SERVICE, Ingestion, Nivoda, Run, load_run
-from penstock.jobs.nivoda_ingestion.pages import RejectedItem, Rows, ids_of, is_unsteady, rows_of
+from penstock.jobs.nivoda_ingestion.pages import RejectedItem, Rows, ids_of, is_unsteady, joined, rows_of
 from penstock.jobs.nivoda_ingestion.planning import query_of, span_of, span_text
 from penstock.sources.nivoda import MAX_OFFSET, PAGE_SIZE, Page
 from penstock.warehouse import failures
@@ -207,7 +207,7 @@ class _Reader:
                 # A page that left something out, or that closes a gap, overlaps with others in ways of its own.
                 self._save(rows_of(page), page.count, following, page.length == PAGE_SIZE and is_unsteady(above, ids))
                 is_next = following.offset == (at.offset or 0) - PAGE_SIZE
-                above = list(dict.fromkeys([*ids, *above]))[:REMEMBERED] if is_next else []
+                above = joined(above, ids)[:REMEMBERED] if is_next else []
                 at = following
 
     def _start(self) -> Checkpoint:
