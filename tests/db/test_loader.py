@@ -252,6 +252,23 @@ def test_the_look_up_of_hashes_reads_the_primary_key_even_when_it_began_on_an_em
     assert after[1] - before[1] <= 60  # rows fetched through any index: one per key, not the whole report
 
 
+def test_no_index_but_the_primary_key_can_serve_a_look_up_by_key(connection: Connection) -> None:
+    """While a table is new the planner finds all indexes equally cheap: any other would read a report for each key."""
+    tables = connection.execute(
+        "select c.conrelid::regclass::text, c.conname from pg_constraint as c"
+        " where c.contype = 'p' and c.connamespace = 'staging_ingest'::regnamespace"
+        " and pg_get_constraintdef(c.oid) like '%(connection_id, report_key, record_key)'"
+    ).fetchall()
+    assert len(tables) >= 18
+    with connection.transaction(force_rollback=True):
+        connection.execute("set local enable_seqscan = off")
+        for table, primary_key in tables:
+            look_up = f"explain select from {table} where connection_id = %s and report_key = '' and record_key = ''"
+            assert primary_key in str(connection.execute(look_up, [ACCOUNT]).fetchall())
+            connection.execute(f"alter table {table} drop constraint {primary_key}")
+            assert "Index" not in str(connection.execute(look_up, [ACCOUNT]).fetchall()), table
+
+
 def _table_scans(connection: Connection) -> tuple[int, int]:
     found = connection.execute(
         "select seq_scan, coalesce(idx_tup_fetch, 0) from pg_stat_user_tables where relid = %s::regclass", [TABLE]
