@@ -123,7 +123,6 @@ def stage(
     prepared: Prepared,
     page_no: int,
     track_keys: bool,
-    known_empty: bool = False,
 ) -> StageResult:
     """Store the rows of a page or of several, in one transaction (a savepoint when one is open).
 
@@ -132,14 +131,13 @@ def stage(
     table: staging table without schema.
     prepared: the rows; of several with one key the last one counts.
     track_keys: remember their keys in `penstock.slice_keys`, so that rows the vendor withdrew can be told.
-    known_empty: the table holds none of these keys, so do not ask. A wrong hint costs time, not correctness.
 
     Raises psycopg.Error when the database fails; then nothing of them is stored.
     """
     target = _Target(table, UUID(str(run_id)), slice_no, UUID(str(connection_id)), report_key)
     entries = {entry.record_key: entry for entry in prepared.entries}
     with connection.transaction():
-        changed, any_known = _changed(connection, target, entries, known_empty)
+        changed, any_known = _changed(connection, target, entries)
         refused = _write(connection, target, changed, straight=not any_known)
         if track_keys:
             # A record that came but cannot be read was not withdrawn: what is stored of it stays.
@@ -320,12 +318,10 @@ def _storable(text: str) -> str:
 # -- the database -------------------------------------------------------------------------------------------------
 
 
-def _changed(
-    connection: Connection, target: _Target, entries: dict[str, Entry], known_empty: bool
-) -> tuple[list[Entry], bool]:
+def _changed(connection: Connection, target: _Target, entries: dict[str, Entry]) -> tuple[list[Entry], bool]:
     """The entries whose hash is not the stored one, and whether any of them is stored with another."""
-    if known_empty or not entries:
-        return list(entries.values()), False
+    if not entries:
+        return [], False
     # A scalar subquery, because the planner has no choice but one look-up in the primary key per row. A join or
     # `= any (...)` is read through another index or the whole table when the statistics are old: 100 times slower.
     statement = sql.SQL(
