@@ -168,6 +168,17 @@ def test_the_cursor_is_taken_out_of_the_next_link() -> None:
         stream.parse({"data": [], "links": {"next": "https://a.klaviyo.com/api/events"}}, Request("GET", "x"))
 
 
+def test_addresses_that_only_repeat_ids_are_not_kept() -> None:
+    """A new host name or path at the vendor must not look like a change of every record."""
+    links = {"self": "https://a.klaviyo.com/api/events/E1/"}
+    own_field = {"datetime": "2026-11-02T03:30:00Z", "links": ["a field of the shop's own"]}
+    relations = {"metric": {"data": {"type": "metric", "id": "M1"}}, "attributions": {}, "odd": ["links"]}
+    linked = {name: value | {"links": links} if type(value) is dict else value for name, value in relations.items()}
+    plain = {"type": "event", "id": "E1", "attributes": own_field, "relationships": relations}
+    row = SOURCE.stream("events").row(plain | {"relationships": linked, "links": links}, ACCOUNT)
+    assert row.payload == plain
+
+
 def test_an_event_is_dated_in_the_accounts_zone() -> None:
     row = SOURCE.stream("events").row(event(), ACCOUNT)
     assert (row.record_key, row.record_date) == ("E1", dt.date(2026, 11, 1))
@@ -194,7 +205,8 @@ def test_campaigns_carry_their_messages() -> None:
     stream = SOURCE.stream("campaigns")
     links = {"campaign-messages": {"data": [{"type": "campaign-message", "id": "S1"}, {"id": "unknown"}]}}
     campaign = {"type": "campaign", "id": "C1", "attributes": {"name": "Sale"}, "relationships": links}
-    body = {"data": [campaign, "broken"], "included": [{"type": "campaign-message", "id": "S1", "attributes": {}}]}
+    message = {"type": "campaign-message", "id": "S1", "attributes": {}, "links": {"self": "https://x"}}
+    body = {"data": [campaign, "broken"], "included": [message]}
     first, second = stream.parse(body, Request("GET", "x")).records
     assert first["campaign_messages"] == [{"type": "campaign-message", "id": "S1", "attributes": {}}]
     assert stream.row(first, ACCOUNT).record_key == "C1"

@@ -80,9 +80,24 @@ def bounds(window: Slice) -> tuple[dt.datetime, dt.datetime]:
     return window.start, window.end
 
 
+def drop_links(resource: Record) -> None:
+    """Takes out the addresses of a resource and of its relations. They repeat its ids and say nothing else; of an event
+    they are half, and a new host name or path would make a changed record of every one.
+
+    https://jsonapi.org/format/#document-resource-object-links
+    """
+    resource.pop("links", None)
+    relationships = resource.get("relationships")
+    if type(relationships) is dict:
+        for relation in relationships.values():
+            if type(relation) is dict:
+                relation.pop("links", None)
+
+
 def read_resource(check: Checker, updated: str) -> Callable[[Record, Account], Row]:
     def row(record: Record, account: Account) -> Row:
         check(record)
+        drop_links(record)
         return Row(str(record["id"]), None, record["attributes"].get(updated), record)
 
     return row
@@ -112,6 +127,8 @@ def ask_campaigns(account: Account, window: Slice, token: str | None) -> Request
 def parse_campaigns(body: Any, request: Request) -> Page:
     page = resource_page(body, request)
     included = {item.get("id"): item for item in find(body, "included") or () if type(item) is dict}
+    for message in included.values():
+        drop_links(message)
     for record in page.records:
         links = find(record, "relationships", "campaign-messages", "data") or ()
         if type(record) is dict:
@@ -214,6 +231,7 @@ check_event = compile_fields(
 
 def read_event(record: Record, account: Account) -> Row:
     check_event(record)
+    drop_links(record)
     moment = record["attributes"]["datetime"]
     day = dt.datetime.fromisoformat(moment).astimezone(account.zone).date()
     return Row(str(record["id"]), day, moment, record)
