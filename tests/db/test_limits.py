@@ -165,6 +165,36 @@ def test_after_a_closing_the_calls_do_not_all_come_at_once(warehouse: Warehouse)
     assert waits[10] - waits[0] == pytest.approx(1.0, abs=0.2)
 
 
+@pytest.mark.parametrize(
+    ("limits", "waits"),
+    [
+        ((Limit(350, 1.0), Limit(3500, 60.0)), False),
+        ((Limit(350, 1.0), Limit(60, 60.0)), True),
+        ((Limit(1000, 1.0, is_hard_window=True),), True),
+    ],
+)
+def test_only_places_of_a_moment_do_not_wait_for_the_disk(
+    warehouse: Warehouse, limits: tuple[Limit, ...], waits: bool
+) -> None:
+    """A report call of which the server knew nothing after a crash would be one too many for a whole minute."""
+    with warehouse.shared_connection() as connection:
+        connection.execute("set synchronous_commit = on")
+        connection.execute(
+            "create table penstock.commits (waits text);"
+            "create function penstock.note_commit() returns trigger language plpgsql as $$ begin"
+            " insert into penstock.commits values (current_setting('synchronous_commit')); return null; end $$;"
+            "create constraint trigger note after insert or update on penstock.rate_limits"
+            " deferrable initially deferred for each row execute function penstock.note_commit()"
+        )
+    limiter = SharedLimiter(warehouse)
+    limiter.reserve("klaviyo:1:x", limits)
+    limiter.block("klaviyo:1:x", 1.0, "told so")
+    with warehouse.connection() as connection:
+        noted = [waits for (waits,) in connection.execute("select waits from penstock.commits").fetchall()]
+    assert set(noted[:-1]) == {"on" if waits else "off"}
+    assert noted[-1] == "on"
+
+
 def test_a_reservation_commits_although_the_thread_has_a_transaction_open(warehouse: Warehouse) -> None:
     limiter = SharedLimiter(warehouse)
     with warehouse.transaction():

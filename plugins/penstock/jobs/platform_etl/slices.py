@@ -37,6 +37,10 @@ READ_AHEAD_PAGES = 4
 """Pages of a slice in memory, beside those of the batch. A commit takes about as long as three pages of a quick vendor:
 with fewer, the vendor would be left idle meanwhile."""
 
+HEAD_START_S = 0.005
+"""For the request of the next page, where the vendor is the slow one: Python runs one thread at a time, and the work on
+a page that was waited for would hold the request back by several times as much."""
+
 COLLECTOR_THRESHOLD = 100_000
 """For `gc.set_threshold` where a process that reads begins: new objects after which Python looks for circles of
 garbage. A page of events is 15,000 objects without one; with Python's own 700 they are looked at again and again."""
@@ -324,10 +328,17 @@ class _ReadAhead:
         self._pool.shutdown()
 
     def __iter__(self) -> Iterator[Page]:
-        while (page := self._pages.get()) is not None:
+        while (page := self._next()) is not None:
             yield page
             self._room.release()
         self._work.result()
+
+    def _next(self) -> Page | None:
+        if not self._pages.empty():
+            return self._pages.get()
+        page = self._pages.get()
+        time.sleep(HEAD_START_S)
+        return page
 
     def _read(self) -> None:
         token = self._token
