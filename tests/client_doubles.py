@@ -160,6 +160,7 @@ def profiled(bench: Bench, platform: str) -> Account:
 def read_stream(bench: Bench, platform: str, name: str, days: int = 3, **options: Any) -> list[Row]:
     """All rows of a stream's last days, page by page, every variant of it. A record that is refused raises."""
     from penstock.sources import by_platform
+    from penstock.warehouse import loader
 
     stream = by_platform(platform).stream(name)
     account = options.pop("account", None) or profiled(bench, platform)
@@ -170,7 +171,7 @@ def read_stream(bench: Bench, platform: str, name: str, days: int = 3, **options
         while True:
             request = stream.request(account, window, token)
             page = stream.parse(bench.client.send(request), request)
-            rows.extend(stream.row(record, account) for record in page.records)
+            rows.extend(stream.row(loader.read_record(record), account) for record in page.records)
             token = page.next_token
             if token is None:
                 break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from dataclasses import replace
 
 import pytest
 
@@ -46,6 +47,16 @@ def test_an_answer_that_is_no_whole_json_is_asked_for_again(body: bytes, code: s
     lasting = bench(*[answer(body=body)] * 9)
     assert lasting.refused(EVENTS).code == code
     assert lasting.client.requests == 3
+
+
+def test_the_records_of_a_large_page_stay_text_and_one_broken_record_is_broken_alone() -> None:
+    body = b'{"data": [{"id": "1"}, {"id": "\xe9"}], "links": {"next": null}}'
+    read = bench(answer(body=body)).client.send(replace(EVENTS, unread="data"))
+    assert read == {"data": [b'{"id": "1"}', b'{"id": "\xe9"}'], "links": {"next": None}}
+    # What has no such list, or a broken one, is read as ever.
+    assert bench(answer(body=b'{"errors": []}')).client.send(replace(EVENTS, unread="data")) == {"errors": []}
+    half = b'{"data": ["\\ud800"]}'
+    assert bench(answer(body=half)).client.send(replace(EVENTS, unread="data")) == {"data": ["\ud800"]}
 
 
 def test_half_surrogate_pairs_and_nul_reach_the_loader_which_refuses_their_record() -> None:

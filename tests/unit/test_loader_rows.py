@@ -10,7 +10,7 @@ import pytest
 
 from penstock.core.errors import UnreadableRecord
 from penstock.sources.stream import Row
-from penstock.warehouse.loader import MAX_KEY_BYTES, Rejected, prepare
+from penstock.warehouse.loader import MAX_KEY_BYTES, Rejected, prepare, read_record
 
 DAY = dt.date(2026, 11, 1)
 
@@ -111,3 +111,12 @@ def test_a_rejected_record_keeps_its_payload_as_ascii_text() -> None:
     rejected = Rejected.of(record, caught.value, "k")
     assert rejected.payload == '{"name": "Zo\\u00eb\\u0000\\ud800", "n": NaN}'
     assert (rejected.code, rejected.record_key) == (caught.value.code, "k")
+
+
+def test_a_record_that_is_still_text_is_read_and_one_that_is_no_json_is_kept_as_it_came() -> None:
+    assert read_record(memoryview(b'{"id": 1}')) == read_record({"id": 1}) == {"id": 1}
+    broken = memoryview(b'{"id": "caf\xe9"}')
+    with pytest.raises(UnreadableRecord, match="is no JSON") as caught:
+        read_record(broken)
+    rejected = Rejected.of(broken, caught.value)
+    assert (rejected.code, json.loads(rejected.payload)) == ("SCHEMA_MISMATCH", '{"id": "caf\ufffd"}')

@@ -8,11 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+import msgspec
 import orjson
 
 from penstock.core.errors import error
 
 EXCERPT_LENGTH = 300
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +27,24 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes
 
-    def json(self) -> Any:
-        """The body as JSON. Raises RESPONSE_TRUNCATED or RESPONSE_NOT_JSON, which may be tried again."""
+    def json(self, unread: str | None = None) -> Any:
+        """The body as JSON; the items of its list `unread` stay text (`sources.stream.UnreadRecord`), if it has one
+        that is sound. Raises RESPONSE_TRUNCATED or RESPONSE_NOT_JSON, which may be tried again."""
         try:
+            if unread is not None and (partly := self._partly_read(unread)) is not None:
+                return partly
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
             return self._lenient_json()
+
+    def _partly_read(self, unread: str) -> dict[str, Any] | None:
+        try:
+            members = _members(self.body)
+            items = _items(members.pop(unread))
+        except (msgspec.DecodeError, RecursionError, KeyError):
+            return None
+        read = {name: orjson.loads(memoryview(text)) for name, text in members.items()}
+        return read | {unread: [memoryview(item) for item in items]}
 
     def _lenient_json(self) -> Any:
         """Half surrogate pairs are JSON to the standard library alone; the record that has one is refused later."""

@@ -203,7 +203,7 @@ class VendorClient(ABC):
         if failure is not None:
             return None, failure
         try:
-            return answer.json(), None
+            return answer.json(attempt.request.unread), None
         except PenstockError as broken:
             return None, error(broken.code, self._redact(broken.message), http_status=answer.status)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -214,7 +215,7 @@ def ask_events(account: Account, window: Slice, token: str | None) -> Request:
         f"greater-or-equal(datetime,{instant(start)}),less-than(datetime,{instant(end)})"
     )
     params = {"filter": filters, "sort": "datetime"}
-    return list_page("events", params, window, token)
+    return replace(list_page("events", params, window, token), unread="data")
 
 
 check_event = compile_fields(

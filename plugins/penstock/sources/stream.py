@@ -16,6 +16,9 @@ from zoneinfo import ZoneInfo
 Record = dict[str, Any]
 """One record as the vendor sent it."""
 
+UnreadRecord = memoryview
+"""One record as the JSON text that the vendor sent; see `Request.unread`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -78,6 +81,9 @@ class Request:
     """One call, without host and credentials (the client adds both).
 
     `limit` names the rate-limit family in `Source.limits`; `cost` is what the call takes from it.
+
+    `unread` names a list in the answer whose records stay text until each is worked on (`loader.read_record`). It is
+    for large pages: their next page is asked for at once, and no record goes from one processor to another as objects.
     """
 
     method: str
@@ -86,14 +92,15 @@ class Request:
     body: Mapping[str, Any] | None = None
     limit: str = "default"
     cost: int = 1
+    unread: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page: the records, the token of the next page (None: the last), the vendor's own count of
+    """One page: the records or their text, the token of the next page (None: the last), the vendor's own count of
     the whole result where it tells one, and flags about the data's quality."""
 
-    records: Sequence[Record]
+    records: Sequence[Any]
     next_token: str | None = None
     expected: int | None = None
     flags: Mapping[str, Any] = field(default_factory=dict)

@@ -26,7 +26,7 @@ import psycopg
 from psycopg import sql
 
 from penstock.core.errors import PenstockError, UnreadableRecord, error
-from penstock.sources.stream import Row
+from penstock.sources.stream import Record, Row, UnreadRecord
 from penstock.warehouse.session import Connection
 
 SCHEMA = "staging_ingest"
@@ -212,6 +212,17 @@ on conflict (connection_id, stream, payload_hash) do update set
 # -- one row ------------------------------------------------------------------------------------------------------
 
 
+def read_record(record: Record | UnreadRecord) -> Record:
+    """A page's record, read now if it is still text. Raises UnreadableRecord when that is no JSON."""
+    if not isinstance(record, UnreadRecord):
+        return record
+    try:
+        read: Record = orjson.loads(record)
+    except orjson.JSONDecodeError as refused:
+        raise error("SCHEMA_MISMATCH", f"the record is no JSON: {refused}") from refused
+    return read
+
+
 def prepare(row: Row) -> Entry:
     """The row as it goes to the database. Raises UnreadableRecord with the field and its value."""
     try:
@@ -304,11 +315,15 @@ def _short(value: Any) -> str:
 
 def _as_ascii(record: Any) -> str:
     try:
-        return json.dumps(record, default=repr)
+        return json.dumps(record, default=_as_text)
     except (TypeError, ValueError):  # keys of a wrong type, circles
         return _short(record)
     except RecursionError:
         return f"a record of type {type(record).__name__}, nested too deeply to be written"
+
+
+def _as_text(value: Any) -> str:
+    return str(value, errors="replace") if isinstance(value, UnreadRecord) else repr(value)
 
 
 def _storable(text: str) -> str:

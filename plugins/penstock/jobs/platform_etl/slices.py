@@ -244,6 +244,7 @@ class _SlicePass:
         to_row, account = self._stream.row, self._account
         for record in page.records:
             try:
+                record = loader.read_record(record)
                 yield to_row(record, account)
             except UnreadableRecord as cause:
                 self._batch.prepared.rejected.append(Rejected.of(record, cause))
