@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import json
 import socket
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -122,12 +126,68 @@ def test_silence_is_a_time_out(server: Server, klaviyo_bench: Bench, monkeypatch
     assert klaviyo_bench.breaker.events[0].startswith("NETWORK_TIMEOUT")
 
 
+def drip(handler: BaseHTTPRequestHandler) -> None:
+    """A byte now and then, always before the silence would be noticed."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100000")
+    handler.end_headers()
+    with contextlib.suppress(OSError):
+        for _ in range(500):
+            handler.wfile.write(b" ")
+            time.sleep(0.02)
+    handler.close_connection = True
+
+
 def test_a_body_that_drips_for_ever_is_a_time_out(
     server: Server, klaviyo_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "TOTAL_TIMEOUT_S", 0.0)
-    server.replies = [say(200, b"[1]")]
-    assert klaviyo_bench.refused(EVENTS).code == "NETWORK_TIMEOUT"
+    monkeypatch.setattr(sessions, "TOTAL_TIMEOUT_S", 0.2)
+    server.replies = [drip, GOOD]
+    began = time.monotonic()
+    assert klaviyo_bench.client.send(EVENTS) == {"data": []}
+    assert time.monotonic() - began < 5
+    assert klaviyo_bench.breaker.events[0].startswith("NETWORK_TIMEOUT")
+
+
+def chunked(*chunks: bytes, ended: bool = True) -> Reply:
+    def reply(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        for chunk in (*chunks, b"") if ended else chunks:
+            handler.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+        handler.close_connection = True
+
+    return reply
+
+
+def test_bodies_in_chunks_and_packed_ones_are_read_whole(server: Server, klaviyo_bench: Bench) -> None:
+    records = [{"id": str(number), "text": "x" * 50} for number in range(50_000)]
+    body = json.dumps({"data": records}).encode()
+    packed = gzip.compress(body)
+    for reply in (
+        chunked(*(body[at : at + 70_000] for at in range(0, len(body), 70_000))),
+        say(200, packed, **{"Content-Encoding": "gzip"}),
+        say(200, body),
+    ):
+        server.replies = [reply]
+        assert klaviyo_bench.client.send(EVENTS) == {"data": records}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        chunked(b'{"data": ', ended=False),
+        say(200, gzip.compress(json.dumps({"data": list(range(999))}).encode())[:-20], **{"Content-Encoding": "gzip"}),
+        say(200, b"no gzip at all", **{"Content-Encoding": "gzip"}),
+    ],
+)
+def test_a_chunk_or_a_packed_body_that_is_broken_off_is_asked_for_again(
+    server: Server, klaviyo_bench: Bench, broken: Reply
+) -> None:
+    server.replies = [broken, GOOD]
+    assert klaviyo_bench.client.send(EVENTS) == {"data": []}
+    assert klaviyo_bench.breaker.events[0].startswith("RESPONSE_TRUNCATED")
 
 
 def test_a_body_without_end_is_not_read_into_memory(

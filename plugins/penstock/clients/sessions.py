@@ -19,7 +19,7 @@ CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 50.0  # silence between two bytes
 TOTAL_TIMEOUT_S = 60.0  # of one answer, however slowly it drips
 MAX_BODY_BYTES = 128 * 2**20
-CHUNK_BYTES = 2**16
+CHUNK_BYTES = 2**20  # each piece is a wait for Python's turn, so few of them
 
 # At DEBUG urllib3 logs whole URLs, and Meta's SDK puts the token into every one of them.
 logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
@@ -75,7 +75,7 @@ def read_bounded(response: requests.Response, deadline: float) -> bytes:
     chunks = []
     size = 0
     try:
-        for chunk in response.iter_content(CHUNK_BYTES):
+        while chunk := _read_some(response):
             chunks.append(chunk)
             size += len(chunk)
             if size > MAX_BODY_BYTES:
@@ -85,6 +85,25 @@ def read_bounded(response: requests.Response, deadline: float) -> bytes:
     finally:
         response.close()
     return b"".join(chunks)
+
+
+def _read_some(response: requests.Response) -> bytes:
+    """What has arrived of the body; nothing at its end. `iter_content`, whose exceptions these are, waits until a chunk
+    is full: for hours, where a vendor sends a byte now and then."""
+    from requests import exceptions
+    from urllib3 import exceptions as causes
+
+    try:
+        some: bytes = response.raw.read1(CHUNK_BYTES, decode_content=True)
+    except causes.ProtocolError as failure:
+        raise exceptions.ChunkedEncodingError(failure) from failure
+    except causes.DecodeError as failure:
+        raise exceptions.ContentDecodingError(failure) from failure
+    except causes.ReadTimeoutError as failure:
+        raise exceptions.ReadTimeout(failure) from failure
+    except causes.SSLError as failure:
+        raise exceptions.SSLError(failure) from failure
+    return some
 
 
 class ThreadLocal(Generic[T]):
