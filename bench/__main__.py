@@ -20,7 +20,7 @@ from bench.job import EVENTS_A_DAY, Job, describe
 from bench.machine import BenchError, Machine, Measurement, machine, run_child
 
 LATENCY_MS = 100.0
-CONCURRENCIES = (1, 4)
+CONCURRENCIES = (1, 2, 4)
 SPARE_DAYS = 3
 """The stream's first and last day are not whole in every zone."""
 
