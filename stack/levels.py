@@ -51,8 +51,8 @@ def _pytest(*arguments: str) -> tuple[Command, ...]:
     return ((sys.executable, "-m", "pytest", "-q", *arguments),)
 
 
-# Unit tests use no plugin and look at no log, and both cost a good part of what the tests themselves do.
-_BARE = ("--disable-plugin-autoload", "-p", "no:logging")
+# Unit tests use no plugin, look at no log and print next to nothing: all that costs more than the tests themselves.
+_BARE = ("--disable-plugin-autoload", "-p", "no:logging", "-p", "no:cacheprovider", "--capture=no")
 
 
 _FORMAT = (_program("ruff"), "format", "--check", ".")

@@ -19,7 +19,9 @@ def test_a_chromium_on_the_path_is_taken_and_nothing_is_installed() -> None:
     assert chromium.find_or_install({"PENSTOCK_CHROMIUM": "/opt/chrome"}, which(set()), call) == "/opt/chrome"
 
 
-def test_root_gets_it_from_the_systems_packages_after_an_update_of_their_list() -> None:
+def test_root_gets_it_from_the_systems_packages_after_an_update_of_their_list(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     installed = {"apt-get"}
     called: list[str] = []
 
@@ -33,6 +35,7 @@ def test_root_gets_it_from_the_systems_packages_after_an_update_of_their_list() 
 
     assert chromium.find_or_install({}, which(installed), call, lambda: True) == "/usr/bin/chromium"
     assert called == ["install", "update", "install"]
+    assert "installing Chromium" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("installed", "is_root"), [({"apt-get"}, False), (set(), True)])
