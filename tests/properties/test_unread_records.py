@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,3 +41,18 @@ def test_an_answer_that_was_cut_off_is_no_answer(content: Any, cut: int) -> None
     body = json.dumps(content).encode()[:-cut]
     assert read(body, "data") == read(body, None)
     assert read(body, "data") in ("RESPONSE_TRUNCATED", "RESPONSE_NOT_JSON")
+
+
+@given(BODIES, st.integers(0), st.integers(0, 255))
+def test_an_answer_with_one_wrong_byte_is_read_alike_or_is_an_error_both_ways(
+    content: Any, place: int, byte: int
+) -> None:
+    body = bytearray(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
+    body[place % len(body)] = byte
+    found, expected = read(bytes(body), "data"), read(bytes(body), None)
+    assert found == expected or (found, expected) == ("SCHEMA_MISMATCH", "RESPONSE_TRUNCATED")
+
+
+@pytest.mark.parametrize("body", [b'{"\xe9": 1, "data": []}', b'{"data": [1e999]}', b'{"data": [{"a": -1e999}, {}]}'])
+def test_what_only_one_of_the_readers_refuses_is_read_alike(body: bytes) -> None:
+    assert read(body, "data") == read(body, None)

@@ -41,7 +41,7 @@ class Answer:
         try:
             members = _members(self.body)
             items = _items(members.pop(unread))
-        except (msgspec.DecodeError, RecursionError, KeyError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
             return None
         read = {name: orjson.loads(memoryview(text)) for name, text in members.items()}
         return read | {unread: [memoryview(item) for item in items]}

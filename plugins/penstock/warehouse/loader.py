@@ -216,10 +216,14 @@ def read_record(record: Record | UnreadRecord) -> Record:
     """A page's record, read now if it is still text. Raises UnreadableRecord when that is no JSON."""
     if not isinstance(record, UnreadRecord):
         return record
+    read: Record
     try:
-        read: Record = orjson.loads(record)
+        read = orjson.loads(record)
     except orjson.JSONDecodeError as refused:
-        raise error("SCHEMA_MISMATCH", f"the record is no JSON: {refused}") from refused
+        try:  # 1e999 is JSON all the same; `prepare` names its field
+            read = json.loads(bytes(record))
+        except (ValueError, RecursionError):
+            raise error("SCHEMA_MISMATCH", f"the record is no JSON: {refused}") from refused
     return read
 
 
