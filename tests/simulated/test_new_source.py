@@ -38,7 +38,9 @@ def test_a_new_source_is_written_everywhere_and_says_what_to_fill_in(project: Pa
     assert len(marks) == 16
     assert marks[0].startswith(f"plugins/penstock/sources/{NAME}.py:3: what one record is")
     number = new_source.next_migration(new_source.PROJECT)
-    assert (project / new_source.MIGRATIONS / f"{number}_add_{NAME}.sql").is_file()
+    migration = (project / new_source.MIGRATIONS / f"{number}_add_{NAME}.sql").read_text(encoding="utf-8")
+    # As 0009_index_dated_rows.sql left the others: a look-up by key must not find another index than the primary key's.
+    assert "(connection_id, record_date, report_key)'\n            ' where record_date is not null'" in migration
 
 
 def test_the_title_is_the_vendor_s_and_the_address_is_one_that_a_host_can_have(project: Path) -> None:

@@ -28,8 +28,11 @@ class Answer:
     body: bytes
 
     def json(self, unread: str | None = None) -> Any:
-        """The body as JSON; the items of its list `unread` stay text (`sources.stream.UnreadRecord`), if it has one
-        that is sound. Raises RESPONSE_TRUNCATED or RESPONSE_NOT_JSON, which may be tried again."""
+        """The body as JSON. Raises RESPONSE_TRUNCATED or RESPONSE_NOT_JSON, which may be tried again.
+
+        unread: a list of the body whose items stay text (`sources.stream.UnreadRecord`). A body without it, or in which
+        text cannot be told apart (half a surrogate pair), is read whole.
+        """
         try:
             if unread is not None and (partly := self._partly_read(unread)) is not None:
                 return partly

@@ -19,7 +19,7 @@ CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 50.0  # silence between two bytes
 TOTAL_TIMEOUT_S = 60.0  # of one answer, however slowly it drips
 MAX_BODY_BYTES = 128 * 2**20
-CHUNK_BYTES = 2**20  # each piece is a wait for Python's turn, so few of them
+CHUNK_BYTES = 2**20  # each read gives the interpreter's lock away and waits to have it back, so few of them
 
 # At DEBUG urllib3 logs whole URLs, and Meta's SDK puts the token into every one of them.
 logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
@@ -88,8 +88,8 @@ def read_bounded(response: requests.Response, deadline: float) -> bytes:
 
 
 def _read_some(response: requests.Response) -> bytes:
-    """What has arrived of the body; nothing at its end. `iter_content`, whose exceptions these are, waits until a chunk
-    is full: for hours, where a vendor sends a byte now and then."""
+    """What has arrived of the body; nothing at its end. Raises what `Response.iter_content` raises, which waits until a
+    chunk is full: for hours, where a vendor sends a byte now and then."""
     from requests import exceptions
     from urllib3 import exceptions as causes
 

@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 Record = dict[str, Any]
-"""One record as the vendor sent it."""
+"""One record as the vendor sent it; what only repeats itself may be taken out (Klaviyo's links)."""
 
 UnreadRecord = memoryview
 """One record as the JSON text that the vendor sent; see `Request.unread`."""
@@ -82,8 +82,8 @@ class Request:
 
     `limit` names the rate-limit family in `Source.limits`; `cost` is what the call takes from it.
 
-    `unread` names a list in the answer whose records stay text until each is worked on (`loader.read_record`). It is
-    for large pages: their next page is asked for at once, and no record goes from one processor to another as objects.
+    `unread` names a list in the answer whose records stay JSON text until each is worked on (`loader.read_record`). It
+    is for large pages: their next page is asked for at once, and each record is parsed by the thread that stores it.
     """
 
     method: str

@@ -28,8 +28,10 @@ TRUST_SECONDS = 1.0
 PROBE_SECONDS = 60
 """A worker that was let through as the probe and never came back blocks the next probe for so long."""
 QUICK_SPACING_SECONDS = 0.1
-"""Calls that come more often are places of a moment: a crash of the server forgets those of its last 0.6 s at most, and
-it takes about as long to come back. https://www.postgresql.org/docs/current/wal-async-commit.html"""
+"""Calls that may come more often do not wait until their reservation is on the server's disk. A crash of the server
+forgets those of its last 0.6 s (three times `wal_writer_delay`); it takes about as long to come back, so at a steady
+pace nothing is exceeded. Where a whole burst is forgotten, the vendor may refuse calls of that minute: a 429, no harm.
+https://www.postgresql.org/docs/current/wal-async-commit.html"""
 MAX_MESSAGE_CHARACTERS = 500
 
 _RESERVE = """
@@ -39,7 +41,7 @@ select penstock.reserve_limits(
 )
 """
 _RESERVE_QUICKLY = f"{_RESERVE.rstrip()}, set_config('synchronous_commit', 'off', true)"
-"""Without waiting for the disk, which takes longer than all the rest."""
+"""Does not wait for the flush of the write-ahead log, which takes longer than the statement."""
 _BLOCK = """
 insert into penstock.rate_limits as r (limit_key, next_free_at, blocked_until, reason)
 values (%(key)s, '-infinity', clock_timestamp() + make_interval(secs => %(seconds)s), %(reason)s)

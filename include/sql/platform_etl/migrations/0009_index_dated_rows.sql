@@ -6,16 +6,27 @@ do $$
 declare
     old record;
 begin
-    for old in
-        select i.tablename as staging_table, i.indexname as index_name
-        from pg_indexes as i
-        where i.schemaname = 'staging_ingest' and i.indexdef like '%(connection_id, record_date, report_key)'
-    loop
-        execute format('drop index staging_ingest.%I', old.index_name);
+    -- All are built before the first of the old ones goes: until then workers only wait to write.
+    create temporary table dated_indexes on commit drop as
+    select
+        x.indexrelid::regclass as old_index,
+        x.indrelid::regclass as staging_table,
+        'dated_' || x.indexrelid as new_name,
+        c.relname as name
+    from pg_index as x
+    inner join pg_class as c on x.indexrelid = c.oid
+    where
+        c.relnamespace = 'staging_ingest'::regnamespace and x.indpred is null
+        and pg_get_indexdef(x.indexrelid) like '%(connection_id, record_date, report_key)%';
+
+    for old in select d.* from dated_indexes as d order by d.staging_table loop
         execute format(
-            'create index %I on staging_ingest.%I (connection_id, record_date, report_key)'
-            ' where record_date is not null',
-            old.index_name, old.staging_table
+            'create index %I on %s (connection_id, record_date, report_key) where record_date is not null',
+            old.new_name, old.staging_table
         );
+    end loop;
+    for old in select d.* from dated_indexes as d order by d.staging_table loop
+        execute format('drop index %s', old.old_index);
+        execute format('alter index staging_ingest.%I rename to %I', old.new_name, old.name);
     end loop;
 end $$;

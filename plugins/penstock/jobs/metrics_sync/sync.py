@@ -40,6 +40,7 @@ from penstock.jobs.metrics_sync.context import (
 from penstock.sources.fields import excerpt, find
 from penstock.sources.stream import Account, Record, Slice
 from penstock.warehouse import failures
+from penstock.warehouse.loader import read_record
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +186,7 @@ class _Reader:
     def _row(self, account: Account, record: Record, number: int) -> tuple[str, tuple[Any, ...]]:
         """Key and columns of a record; of one that cannot be read, what it names of itself and why."""
         try:
-            row = self._platform.stream.row(record, account)
+            row = self._platform.stream.row(read_record(record), account)
             day = self._platform.measure(row)
             refuse_odd_id(day.ad_id)
         except UnreadableRecord as unreadable:

@@ -38,8 +38,8 @@ READ_AHEAD_PAGES = 4
 with fewer, the vendor would be left idle meanwhile."""
 
 HEAD_START_S = 0.005
-"""For the request of the next page, where the vendor is the slow one: Python runs one thread at a time, and the work on
-a page that was waited for would hold the request back by several times as much."""
+"""Pause after a page that had to be waited for, so that the thread that fetches can send the next request before this
+one takes the interpreter's lock; it would be held back by several times as much."""
 
 COLLECTOR_THRESHOLD = 100_000
 """For `gc.set_threshold` where a process that reads begins: new objects after which Python looks for circles of
@@ -338,7 +338,8 @@ class _ReadAhead:
         if not self._pages.empty():
             return self._pages.get()
         page = self._pages.get()
-        time.sleep(HEAD_START_S)
+        if page is not None and page.next_token is not None:
+            time.sleep(HEAD_START_S)
         return page
 
     def _read(self) -> None:
