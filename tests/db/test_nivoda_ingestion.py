@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from penstock.core.errors import error
 from penstock.jobs import nivoda_ingestion as jobs
 from penstock.sources.nivoda import Page
 from penstock.warehouse.session import Warehouse
@@ -408,6 +409,35 @@ def test_the_view_shows_each_run_and_partition(diamonds: Diamonds) -> None:
     chart = diamonds.value("select chart_svg from reporting.nivoda_runs where level = 'run'")
     assert chart.startswith("<svg")
     assert chart.count("<rect") == 1 + 2 * 3
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_of_a_partition_that_failed_in_its_middle_the_view_counts_what_it_has_read(
+    diamonds: Diamonds, is_killed: bool
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def broken(number: int, _: int, page: Page) -> Page:
+        if number == 4:
+            raise Killed if is_killed else error("NIVODA_AUTH_ERROR", "revoked")
+        return page
+
+    planned = diamonds.plan(partitions=1)
+    unlucky = replace(diamonds, wrap=changed_pages(broken))
+    if is_killed:
+        with pytest.raises(Killed):
+            unlucky.ingest(planned)
+    else:
+        unlucky.ingest(planned)
+    numbers = "select distinct_read, duplicates, surely_missed from reporting.nivoda_runs where status = %(status)s"
+    if is_killed:
+        assert diamonds.fetch(numbers, status="running") == [(None, None, None)] * 2  # nobody has counted yet
+    diamonds.finish(str(planned.run_id))
+    read = len(raw_ids(diamonds))
+    assert 0 < read < 500
+    rows = diamonds.fetch(numbers, status="failed")
+    assert [row[:2] for row in rows] == [(read, 0)] * 2
 
 
 def test_requests_are_few(diamonds: Diamonds) -> None:

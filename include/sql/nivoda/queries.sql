@@ -255,13 +255,7 @@ where run_id = %(run_id)s and partition_id = %(partition_id)s and epoch = %(epoc
 -- name: account_pass
 -- d, over all passes so far, with the counts it is compared with.
 update penstock.nivoda_partitions as p
-set distinct_read = d.stones, updated_at = clock_timestamp()
-from (
-    select count(distinct k.key_hash) as stones
-    from penstock.nivoda_page_keys as n
-    cross join lateral unnest(n.key_hashes) as k (key_hash)
-    where n.run_id = %(run_id)s and n.partition_id = %(partition_id)s
-) as d
+set distinct_read = penstock.stones_read(p.run_id, p.partition_id), updated_at = clock_timestamp()
 where p.run_id = %(run_id)s and p.partition_id = %(partition_id)s and p.epoch = %(epoch)s
 returning p.c0, p.c1, p.distinct_read, p.unreadable, p.nameless, p.rows_read, p.is_unsteady;
 
@@ -322,7 +316,9 @@ select count(*) as ended from ended;
 -- Nothing when it is complete or has failed already, or when somebody else works on it.
 with failed as (
     update penstock.nivoda_partitions
-    set status = 'FAILED', error = %(error)s, updated_at = clock_timestamp()
+    set
+        status = 'FAILED', error = %(error)s, distinct_read = penstock.stones_read(run_id, partition_id),
+        updated_at = clock_timestamp()
     where
         run_id = %(run_id)s and partition_id = %(partition_id)s
         and (%(epoch)s::integer is null or epoch = %(epoch)s)
@@ -350,7 +346,9 @@ select failed.partition_id from failed;
 -- Whoever has not ended when the gate looks was killed: failed, under an epoch that keeps it from writing on.
 with settled as (
     update penstock.nivoda_partitions
-    set status = 'FAILED', epoch = epoch + 1, error = coalesce(error, %(error)s), updated_at = clock_timestamp()
+    set
+        status = 'FAILED', epoch = epoch + 1, error = coalesce(error, %(error)s),
+        distinct_read = penstock.stones_read(run_id, partition_id), updated_at = clock_timestamp()
     where run_id = %(run_id)s and status in ('PENDING', 'RUNNING')
     returning run_id, partition_id
 ),

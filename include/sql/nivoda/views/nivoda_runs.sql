@@ -19,7 +19,8 @@ partitions as (
         part.expected,
         part.c0,
         part.c1,
-        part.distinct_read,
+        -- Counted when a partition ends, well or not.
+        case when part.status not in ('PENDING', 'RUNNING') then part.distinct_read end as distinct_read,
         part.rows_read,
         part.rows_written,
         part.unreadable,
@@ -31,6 +32,14 @@ partitions as (
         part.started_at,
         part.completed_at,
         part.error,
+        case
+            when part.status not in ('PENDING', 'RUNNING')
+                then greatest(part.c1 - part.distinct_read - part.nameless, 0)
+        end as surely_missed,
+        case
+            when part.status not in ('PENDING', 'RUNNING')
+                then greatest(part.c0 - part.distinct_read - part.nameless, 0)
+        end as possibly_missed,
         greatest(progress.updated_at, part.updated_at) as seen_at
     from public.partition_progress as progress
     left join penstock.nivoda_partitions as part
@@ -48,11 +57,11 @@ totals as (
         sum(partitions.c0) as c0,
         sum(partitions.c1) as c1,
         sum(partitions.distinct_read) as distinct_read,
-        sum(partitions.rows_read) as rows_read,
+        sum(partitions.rows_read - partitions.distinct_read) as duplicates,
         sum(partitions.rows_written) as rows_written,
         sum(partitions.unreadable) as unreadable,
-        sum(greatest(partitions.c1 - partitions.distinct_read - partitions.nameless, 0)) as surely_missed,
-        sum(greatest(partitions.c0 - partitions.distinct_read - partitions.nameless, 0)) as possibly_missed,
+        sum(partitions.surely_missed) as surely_missed,
+        sum(partitions.possibly_missed) as possibly_missed,
         sum(partitions.requests) as requests,
         max(partitions.pass) as passes,
         max(partitions.seen_at) as seen_at
@@ -82,7 +91,7 @@ listed as (
         totals.c0 as listed_at_start,
         totals.c1 as listed_at_end,
         totals.distinct_read,
-        totals.rows_read - totals.distinct_read as duplicates,
+        totals.duplicates,
         totals.surely_missed,
         totals.possibly_missed,
         totals.rows_written,
@@ -130,8 +139,8 @@ listed as (
         partitions.c1,
         partitions.distinct_read,
         partitions.rows_read - partitions.distinct_read,
-        greatest(partitions.c1 - partitions.distinct_read - partitions.nameless, 0),
-        greatest(partitions.c0 - partitions.distinct_read - partitions.nameless, 0),
+        partitions.surely_missed,
+        partitions.possibly_missed,
         partitions.rows_written,
         partitions.unreadable,
         partitions.pass,
