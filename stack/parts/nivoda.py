@@ -26,8 +26,8 @@ from diamonds where feed = %(feed)s and status = 'active'
 """
 _RUN = """
 select
-    status, run_type, partitions, incomplete, distinct_read, duplicates, surely_missed, possibly_missed, rows_written,
-    rejected, requests, seconds, coverage, watermark,
+    status, run_type, partitions, incomplete, distinct_read, duplicates::bigint as duplicates, surely_missed,
+    possibly_missed, rows_written::bigint as rows_written, rejected, requests, seconds, coverage, watermark,
     not exists (
         select from run_metadata as earlier
         where earlier.feed = %(feed)s and earlier.started_at < %(since)s and earlier.completed_at is not null
