@@ -18,6 +18,7 @@ import yaml
 
 from penstock.core.databases import WAREHOUSE_VARIABLES
 from stack import deployment, plan
+from tests.compose_values import filled
 
 PROJECT = Path(__file__).resolve().parents[2]
 TEXT = (PROJECT / "docker-compose.yaml").read_text()
@@ -122,10 +123,12 @@ def test_the_init_service_hands_on_every_variable_of_a_vendor_and_of_the_setting
 
 def test_the_warehouse_may_have_the_name_that_the_old_workers_gave_it() -> None:
     url = SERVICES["init"]["environment"]["WAREHOUSE_URL"]
-    names = [match["name"] for match in re.finditer(r"\$\{(?P<name>[A-Z_]+):-", url)]
+    own = "postgresql://penstock:pw@warehouse:5432/warehouse"
 
-    assert tuple(names[:-1]) == WAREHOUSE_VARIABLES
-    assert names[-1] == "WAREHOUSE_PASSWORD"
+    assert filled(url, {"WAREHOUSE_PASSWORD": "pw"}) == own
+    for place, name in enumerate(WAREHOUSE_VARIABLES):
+        later = dict.fromkeys(WAREHOUSE_VARIABLES[place:], "another")
+        assert filled(url, later | {name: "postgresql://one", "WAREHOUSE_PASSWORD": "pw"}) == "postgresql://one", name
 
 
 @pytest.mark.parametrize("name", ["scheduler", "triggerer", "worker"])
