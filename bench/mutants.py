@@ -29,12 +29,12 @@ MODULES = (
     "jobs/notifications/courier.py",
 )
 TESTS = (
-    "test_lease.py",
-    "test_slack_errors.py",
-    "test_slack_messages.py",
-    "test_templates.py",
-    "test_calendar_calls.py",
-    "test_courier.py",
+    "unit/test_lease.py",
+    "unit/test_slack_errors.py",
+    "unit/test_slack_messages.py",
+    "unit/test_templates.py",
+    "unit/test_calendar_calls.py",
+    "rooms/test_courier.py",
 )
 COPIED = ("include", "sandbox", "tests")
 
@@ -70,7 +70,7 @@ def prepare(folder: Path, modules: tuple[str, ...] | list[str]) -> None:
         "only_mutate": [f"src/penstock/{module}" for module in modules],
         "also_copy": list(COPIED),
         "pytest_add_cli_args": ["-p", "no:hypothesispytest", "-p", "no:anyio", "-p", "no:cacheprovider"],
-        "pytest_add_cli_args_test_selection": [f"tests/unit/{test}" for test in TESTS],
+        "pytest_add_cli_args_test_selection": [f"tests/{test}" for test in TESTS],
     }
     lines = ["[tool.mutmut]", *(f"{name} = {json.dumps(value)}" for name, value in settings.items())]
     lines += ["[tool.pytest.ini_options]", 'pythonpath = ["src", "."]', 'addopts = ["--import-mode=importlib"]']

@@ -51,7 +51,7 @@ def _pytest(*arguments: str) -> tuple[Command, ...]:
     return ((sys.executable, "-m", "pytest", "-q", *arguments),)
 
 
-# Unit tests use no plugin, look at no log and print next to nothing: all that costs more than the tests themselves.
+# These tests use no plugin, look at no log and print next to nothing: all that costs more than the tests themselves.
 _BARE = ("--disable-plugin-autoload", "-p", "no:logging", "-p", "no:cacheprovider", "--capture=no")
 
 
@@ -72,7 +72,8 @@ LINT = Level(
 # It takes as long as the others together, so it starts first.
 E2E = Level("e2e", _pytest("tests/e2e"))
 OTHERS = (
-    Level("unit", _pytest(*_BARE, "tests/unit")),
+    Level("unit", _pytest(*_BARE, "tests/unit")),  # the pure rooms, core and sources
+    Level("rooms", _pytest(*_BARE, "tests/rooms")),  # each other room by itself, doubles at its doors
     Level("properties", _pytest("tests/properties")),
     Level("simulated, contract", _pytest("tests/simulated", "tests/contract")),
     Level("db, sql", _pytest("tests/db", "tests/sql")),

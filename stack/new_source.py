@@ -1,8 +1,8 @@
 """`python -m stack.new_source NAME`: a new source of the platform ETL, in working order against its own sandbox.
 
 Writes source, client, hook, SQL, sandbox and tests from `stack/templates/source`, and enters the source into every
-registry. What only a person knows is marked FILL IN with a number; `tests/unit/test_source_contract.py` fails with the
-next of them until none is left. docs/adding_a_source.md is the guide.
+registry. What only a person knows is marked FILL IN with a number; `tests/contract/test_source_contract.py` fails with
+the next of them until none is left. docs/adding_a_source.md is the guide.
 """
 
 from __future__ import annotations

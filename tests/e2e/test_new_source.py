@@ -21,7 +21,7 @@ GENERATED = (
     "tests/unit/test_source_acme.py",
     "tests/simulated/test_acme_client.py",
     "tests/db/test_source_acme.py",
-    "tests/unit/test_source_contract.py",
+    "tests/contract/test_source_contract.py",
 )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stack import new_source
-from tests.unit.test_source_contract import open_marks
+from tests.contract.test_source_contract import open_marks
 
 NAME = "acme_shop"
 

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 import logging
 
-logging.lastResort = None
+logging.lastResort = logging.NullHandler()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import subprocess
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 from stack import levels
@@ -35,6 +38,27 @@ def test_a_level_fails_with_any_of_its_commands_and_the_others_still_run(capsys:
         *("a          1.0  FAILED", "b          1.0  ok", "all        5.0  FAILED"),
     ]
     assert err == "FAILED: a\n"
+
+
+def test_the_unit_level_enters_the_pure_rooms_alone() -> None:
+    pure = ("penstock.core.", "penstock.sources.")
+    files = sorted((PROJECT / "tests/unit").glob("*.py"))
+    imported = {(file.name, name) for file in files for name in imports(ast.parse(file.read_text(encoding="utf-8")))}
+    foreign = {
+        (file, name) for file, name in imported if name.partition(".")[0] not in {*sys.stdlib_module_names, "pytest"}
+    }
+    inside = {(file, name) for file, name in foreign if name.startswith(pure)}
+    assert {file for file, _ in inside} == {file.name for file in files}
+    assert foreign - inside == set()
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """The full names that a file imports, at its head or within a function."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def test_lint_says_how_to_format_what_is_not_formatted(capsys: Any) -> None:
