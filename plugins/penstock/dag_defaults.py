@@ -60,7 +60,7 @@ RETRY_POLICY = ExceptionRetryPolicy(
         ),
         # A defect in the code answers the same next time; the run's error says so at once.
         RetryRule(
-            exception=[TypeError, AttributeError, LookupError, NameError, ImportError, ValueError],
+            exception=[*errors.DEFECTS],
             action=RetryAction.FAIL,
             reason="a defect: trying again cannot help",
         ),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
+import sys
+from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -10,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from penstock.clients.meta_ads import ReportState, ReportStatus
 from penstock.jobs import platform_etl
 from penstock.jobs.platform_etl import VendorClient, slices
 from penstock.sources.stream import Request
@@ -28,10 +32,13 @@ def pipeline(warehouse: Warehouse, sandbox: Sandbox, monkeypatch: pytest.MonkeyP
     return Pipeline(warehouse, sandbox.url, now=lambda: sandbox.state.clock.now())
 
 
+Alter = Callable[[Request, Any], Any]
+
+
 class AlteredClient:
     """A vendor's client whose answers are altered on their way."""
 
-    def __init__(self, client: VendorClient, alter: Callable[[Request, Any], Any]) -> None:
+    def __init__(self, client: VendorClient, alter: Alter) -> None:
         self._client: Any = client
         self._alter = alter
 
@@ -42,9 +49,11 @@ class AlteredClient:
         return getattr(self._client, name)
 
 
-def altered(pipeline: Pipeline, alter: Callable[[Request, Any], Any]) -> dict[str, Any]:
+def altered(
+    pipeline: Pipeline, alter: Alter = lambda _, answer: answer, kind: type[AlteredClient] = AlteredClient
+) -> dict[str, Any]:
     """What to work a lane with, so that the client's answers are altered."""
-    return {"open_client": lambda *of: AlteredClient(pipeline.open_client(*of), alter)}
+    return {"open_client": lambda *of: kind(pipeline.open_client(*of), alter)}
 
 
 def reports_asked_for(sandbox: Sandbox) -> int:
@@ -87,6 +96,71 @@ def test_a_slice_whose_report_is_gone_is_read_from_the_start_of_a_new_one(pipeli
     assert staged[0][0] > 300
     assert staged[0][1] == 0
     assert pipeline.fetch("select rows_read from penstock.slices where status = 'DONE'") == [staged[0][:1]]
+
+
+def test_a_worker_that_dies_while_it_waits_for_the_new_report_leaves_no_page_of_the_old_one(
+    pipeline: Pipeline, sandbox: Sandbox
+) -> None:
+    lane = stop_in_mid_report(pipeline)
+    with pipeline.warehouse.connection() as conn:
+        conn.execute("delete from penstock.remote_jobs")
+        conn.execute("update staging_ingest.meta_ads_insights set payload_hash = 'old', payload = '{}'")
+
+    class Dying(AlteredClient):
+        def poll_report(self, report_id: str) -> Any:
+            raise RuntimeError("the machine went away")
+
+    with pytest.raises(RuntimeError):
+        platform_etl.extract(pipeline.context(lane, is_last_try=False, **altered(pipeline, kind=Dying)))
+    assert reports_asked_for(sandbox) == 2
+    assert pipeline.work(lane).status == "SUCCEEDED"
+    assert reports_asked_for(sandbox) == 2
+    assert pipeline.fetch("select count(*) from staging_ingest.meta_ads_insights where payload = '{}'") == [(0,)]
+
+
+def test_a_report_that_always_fails_is_asked_for_twice_before_its_days_are_split(pipeline: Pipeline) -> None:
+    """Smaller pages would be pages of the same report, and each try of it may take an hour."""
+    pipeline.register(pipeline.accounts("META")[:1])
+    lane = pipeline.claim("meta_ads", pipeline.enqueue("meta_ads", **REPORT))[0]
+    asked: list[str] = []
+
+    class Failing(AlteredClient):
+        def submit_report(self, request: Request) -> Any:
+            asked.append(str(request.params["time_range"]))
+            return self._client.submit_report(request)
+
+        def poll_report(self, report_id: str) -> Any:
+            if len(set(asked)) == 1:
+                return ReportStatus(ReportState.FAILED)
+            return self._client.poll_report(report_id)
+
+    assert pipeline.work(lane, **altered(pipeline, kind=Failing)).status == "SUCCEEDED"
+    assert asked.count(asked[0]) == 2
+    assert pipeline.fetch("select count(*) from penstock.slices where status = 'SPLIT' and page_size is null") == [(1,)]
+
+
+def test_a_row_that_leaves_between_two_pages_makes_the_slice_be_read_again(pipeline: Pipeline) -> None:
+    """All rows behind it move up by one, and the one at the page's edge is never sent."""
+    pipeline.register(pipeline.accounts("GA4")[:1])
+    with pipeline.warehouse.connection() as conn:
+        conn.execute('update platform_connections set facts = \'{"page_sizes": {"traffic": 50}}\'')
+    passes: Counter[str] = Counter()
+
+    class Moving(AlteredClient):
+        def send(self, request: Request) -> Any:
+            body = request.body or {}
+            days, offset = str(body.get("dateRanges")), int(body.get("offset", 0))
+            passes[days] += offset == 0
+            if passes[days] > 1 or offset == 0:
+                return self._client.send(request)
+            answer = self._client.send(dataclasses.replace(request, body={**body, "offset": str(offset + 1)}))
+            return {**answer, "rowCount": answer["rowCount"] - 1}
+
+    lane = pipeline.claim("ga4", pipeline.enqueue("ga4", streams=["traffic"]))[0]
+    assert pipeline.work(lane, **altered(pipeline, kind=Moving)).status == "SUCCEEDED"
+    assert 2 in passes.values()
+    staged = pipeline.fetch("select count(*) from staging_ingest.ga4_reports")
+    assert pipeline.fetch("select sum(rows_read), sum(rows_expected) from penstock.slices") == [staged[0] * 2]
 
 
 @pytest.mark.parametrize(("hours", "reports"), [(5, 1), (7, 2)])
@@ -167,6 +241,31 @@ def test_a_defect_of_ours_is_stored_as_unknown_when_nobody_will_try_again(
     )
     unknown = ("FAILED", "UNKNOWN", "ZeroDivisionError: division by zero", "extract")
     assert stored == [unknown if is_last_try else ("IN_PROGRESS", None, None, None)]
+
+
+def test_a_defect_that_airflow_does_not_try_again_ends_the_run_at_once(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.register(pipeline.accounts("META")[:1])
+
+    def open_client(*of: Any) -> VendorClient:
+        raise TypeError("a wrong argument")
+
+    lane = pipeline.claim("meta_ads", pipeline.enqueue("meta_ads"))[0]
+    with pytest.raises(TypeError):
+        platform_etl.extract(pipeline.context(lane, is_last_try=False, open_client=open_client))
+    lane = pipeline.claim("meta_ads", pipeline.enqueue("meta_ads", streams=["campaigns"]))[0]
+    platform_etl.extract(pipeline.context(lane))
+    monkeypatch.setattr(sys.modules[platform_etl.transform.__module__], "coverage", lambda *_: {}["nothing"])
+    with pytest.raises(KeyError):
+        platform_etl.transform(pipeline.context(lane, is_last_try=False))
+    stored = pipeline.fetch(
+        "select status, error->>'code', error->>'message', error->>'task' from core_warehouse.etl_runs order by 4"
+    )
+    assert stored == [
+        ("FAILED", "UNKNOWN", "TypeError: a wrong argument", "extract"),
+        ("FAILED", "UNKNOWN", "KeyError: 'nothing'", "transform"),
+    ]
 
 
 def test_the_page_size_that_a_run_came_down_to_is_kept_and_grows_again(pipeline: Pipeline, sandbox: Sandbox) -> None:

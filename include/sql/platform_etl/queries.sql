@@ -431,8 +431,8 @@ where run_id = %(run_id)s and slice_no = %(slice_no)s;
 -- name: restart_slice
 update penstock.slices
 set
-    next_token = null, pages = 0, rows_read = 0, rows_written = 0, rows_rejected = 0, page_size = %(page_size)s,
-    updated_at = now()
+    next_token = null, pages = 0, rows_read = 0, rows_written = 0, rows_rejected = 0, rows_expected = null,
+    page_size = %(page_size)s, updated_at = now()
 where run_id = %(run_id)s and slice_no = %(slice_no)s;
 
 -- name: forget_slice_keys

@@ -164,6 +164,10 @@ class InternalError(PenstockError):
     """Our database, our lease, our bug."""
 
 
+DEFECTS = (TypeError, AttributeError, LookupError, NameError, ImportError, ValueError)
+"""What Python raises where the code is wrong: it answers the same next time, so nobody tries again."""
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorSpec:
     """One line of the catalogue: the class to raise, and what a person does."""

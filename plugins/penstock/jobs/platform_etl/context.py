@@ -14,7 +14,15 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from penstock import sources
-from penstock.core.errors import AuthError, PenstockError, PermissionDenied, error
+from penstock.core.errors import (
+    DEFECTS,
+    AuthError,
+    InternalError,
+    PenstockError,
+    PermissionDenied,
+    RetryableError,
+    error,
+)
 from penstock.core.lease import LEASE, Lease, retry_delay
 from penstock.sources.stream import Account, Request, Source
 from penstock.warehouse import queries
@@ -190,6 +198,25 @@ def fail_run(context: RunContext, held: HeldRun, cause: PenstockError, *, task: 
         if held.job_type != "BACKFILL" or state:
             mark_account_failed(context.rng, conn, held.connection_id, cause.code, state)
         conn.execute(SQL["close_parents"])
+
+
+def give_up_or_retry(
+    context: RunContext, held: HeldRun, cause: PenstockError, *, task: str, api_calls: int = 0
+) -> None:
+    """Ends the run FAILED unless trying the task again can help, the run is no longer ours or nobody can write."""
+    if cause.code in ("LEASE_LOST", "DB_UNAVAILABLE"):
+        return
+    if isinstance(cause, RetryableError | InternalError) and not context.is_last_try:
+        return
+    fail_run(context, held, cause, task=task, api_calls=api_calls)
+
+
+def give_up_on_defect(context: RunContext, held: HeldRun, defect: Exception, *, task: str, api_calls: int = 0) -> None:
+    """As `give_up_or_retry`, for what is no error of ours. One of `DEFECTS` is the task's last word: its run ends now,
+    with the defect's name, or it would look like one whose worker died."""
+    cause = error("UNKNOWN", f"{type(defect).__name__}: {defect}")
+    end = fail_run if isinstance(defect, DEFECTS) else give_up_or_retry
+    end(context, held, cause, task=task, api_calls=api_calls)
 
 
 def mark_account_failed(

@@ -14,11 +14,9 @@ from psycopg.types.json import Jsonb
 
 from penstock.core import windows
 from penstock.core.errors import (
-    InternalError,
     PenstockError,
     QuotaExhausted,
     RateLimited,
-    RetryableError,
     error,
 )
 from penstock.core.lease import LEASE
@@ -30,7 +28,8 @@ from penstock.jobs.platform_etl.context import (
     RunWaiting,
     VendorClient,
     begin_stage,
-    fail_run,
+    give_up_on_defect,
+    give_up_or_retry,
     require_lease,
 )
 from penstock.jobs.platform_etl.planning import Plan, Wish, plan
@@ -67,35 +66,25 @@ def extract(context: RunContext) -> dict[str, Any]:
         return Reading(context, held, client, account, calls).run()
     except psycopg.Error as broken:
         cause = failures.classify(broken)
-        _give_up_or_retry(context, held, cause, calls.take())
+        give_up_or_retry(context, held, cause, task=TASK, api_calls=calls.take())
         raise cause from broken
     except RunWaiting:
         raise
     except (RateLimited, QuotaExhausted) as limited:
         if _waits_too_long(context, held):
             stalled = error("QUOTA_STALLED", f"no page in {QUOTA_PATIENCE}; the vendor's last word: {limited}")
-            _give_up_or_retry(context, held, stalled, calls.take())
+            give_up_or_retry(context, held, stalled, task=TASK, api_calls=calls.take())
             raise stalled from None
         raise _put_back(context, held, limited, calls.take()) from None
     except PenstockError as cause:
-        _give_up_or_retry(context, held, cause, calls.take())
+        give_up_or_retry(context, held, cause, task=TASK, api_calls=calls.take())
         raise
     except Exception as defect:
-        unknown = error("UNKNOWN", f"{type(defect).__name__}: {defect}")
-        _give_up_or_retry(context, held, unknown, calls.take())
+        give_up_on_defect(context, held, defect, task=TASK, api_calls=calls.take())
         raise
     finally:
         if client is not None:
             client.close()
-
-
-def _give_up_or_retry(context: RunContext, held: HeldRun, cause: PenstockError, api_calls: int) -> None:
-    """Ends the run FAILED unless trying the task again can help, the run is no longer ours or nobody can write."""
-    if cause.code in ("LEASE_LOST", "DB_UNAVAILABLE"):
-        return
-    if isinstance(cause, RetryableError | InternalError) and not context.is_last_try:
-        return
-    fail_run(context, held, cause, task=TASK, api_calls=api_calls)
 
 
 def _waits_too_long(context: RunContext, held: HeldRun) -> bool:

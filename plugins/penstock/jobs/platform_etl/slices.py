@@ -67,6 +67,16 @@ class _Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class _Progress:
+    """How far a slice was read; not at all, unless it says so."""
+
+    token: str | None = None
+    pages: int = 0
+    rows_read: int = 0
+    rows_expected: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SliceReader:
     """Reads the slices of one run; `read` may run in several threads at once.
 
@@ -91,11 +101,13 @@ class SliceReader:
             params=row["params"],
             page_size=row["page_size"],
         )
-        token, pages, rows_read = row["next_token"], row["pages"], row["rows_read"] + row["rows_rejected"]
+        progress = _Progress(
+            row["next_token"], row["pages"], row["rows_read"] + row["rows_rejected"], row["rows_expected"]
+        )
         restarts = 0
         while True:
             try:
-                _SlicePass(self, stream, each, token, pages, rows_read).run()
+                _SlicePass(self, stream, each, progress).run()
                 return
             except TooMuchData as refused:
                 smaller = self._smaller(stream, each, refused)
@@ -106,13 +118,14 @@ class SliceReader:
                 if cause.code != "ROWCOUNT_MISMATCH" or restarts:
                     raise
                 restarts += 1
-            token, pages, rows_read = None, 0, 0
+            progress = _Progress()
             self.restart(each)
 
     def _smaller(self, stream: Stream, each: Slice, refused: TooMuchData) -> Slice | None:
         """The slice with half the page size, or None after it was split into two windows. Raises when it is minimal."""
         size = each.page_size or stream.page_size
-        if size > stream.min_page_size:
+        # A report that is not finished has no pages yet: the same question would be asked again for each size.
+        if refused.code != "META_REPORT_TIMEOUT" and size > stream.min_page_size:
             log.info("%s: %s; asking for pages of %s", each.stream, refused, size // 2)
             return each.with_page_size(max(size // 2, stream.min_page_size))
         if each.start is None or each.end is None:
@@ -161,9 +174,7 @@ class SliceReader:
 class _SlicePass:
     """One walk over the pages of a slice, from a given page on."""
 
-    def __init__(
-        self, reader: SliceReader, stream: Stream, each: Slice, token: str | None, pages: int, rows_read: int
-    ) -> None:
+    def __init__(self, reader: SliceReader, stream: Stream, each: Slice, progress: _Progress) -> None:
         self._reader = reader
         self._context = reader.context
         self._held = reader.held
@@ -171,16 +182,20 @@ class _SlicePass:
         self._account = reader.account
         self._stream = stream
         self._slice = each
-        self._token = token
-        self._page_no = pages
-        self._pages_fetched = pages
-        self._rows_read = rows_read
+        self._report_id: str | None = None
+        self._begin_at(progress)
         self._seen_tokens: set[bytes] = set()
-        self._batch = _Batch()
         self._saved_at = time.monotonic()
         self._table = f"{self._context.source.name}_{stream.table}"
         # The keys of events are not kept: nobody withdraws what has happened, and there are many of them.
         self._tracks_keys = stream.kind is not Kind.EVENT
+
+    def _begin_at(self, progress: _Progress) -> None:
+        self._token = progress.token
+        self._page_no = progress.pages
+        self._pages_fetched = progress.pages
+        self._rows_read = progress.rows_read
+        self._batch = _Batch(expected=progress.rows_expected)
 
     def run(self) -> None:
         request_page = self._request_page()
@@ -206,13 +221,28 @@ class _SlicePass:
         report_page = self._context.source.report_page
         if report_page is None or not self._stream.is_async or window_days <= self._stream.sync_days:
             return lambda token: self._stream.request(self._account, self._slice, token)
-        report = _Report(self._reader, self._stream, self._slice)
-        remote_id = report.ready()
-        if report.is_new and self._token is not None:
-            # The saved page belongs to a report that is gone: the new one is read from its start.
-            self._reader.restart(self._slice)
-            self._token, self._page_no, self._pages_fetched, self._rows_read = None, 0, 0, 0
+        remote_id = _Report(self._reader, self._stream, self._slice).ready()
+        self._go_on_in(remote_id)
         return lambda token: report_page(remote_id, self._slice, token)
+
+    def _go_on_in(self, report_id: str) -> None:
+        """At the saved page if that is one of this report. In another one, whoever asked for it, other rows may lie
+        before the page: it is read from its start."""
+        self._report_id = report_id
+        if self._token is None:
+            return
+        saved_id, _, token = self._token.partition(" ")
+        if saved_id == report_id:
+            self._token = token
+            return
+        self._reader.restart(self._slice)
+        self._begin_at(_Progress())
+
+    def _place(self, next_token: str | None) -> str | None:
+        """The token as it is saved: a page of a report together with the report's id."""
+        if next_token is None or self._report_id is None:
+            return next_token
+        return f"{self._report_id} {next_token}"
 
     def _fetch(self, request_page: Callable[[str | None], Request], token: str | None) -> Page:
         """The page of this token. A vendor that names the same next page again gets another chance, then an error."""
@@ -236,7 +266,10 @@ class _SlicePass:
         batch = self._batch
         batch.pages += 1
         batch.rows_read += len(page.records)
-        batch.expected = page.expected if page.expected is not None else batch.expected
+        if page.expected is not None:
+            # The most that any page told: where a row leaves between two pages, those behind it move up and one of
+            # them is never sent.
+            batch.expected = max(page.expected, batch.expected or 0)
         batch.flags.update(page.flags)
         batch.prepared.add(self._rows(page))
 
@@ -288,7 +321,7 @@ class _SlicePass:
                 {
                     "run_id": self._held.lease.row_id,
                     "slice_no": self._slice.slice_no,
-                    "next_token": next_token,
+                    "next_token": self._place(next_token),
                     "status": status,
                     "pages": batch.pages,
                     "rows_read": batch.rows_read - len(staged.rejected),
@@ -367,7 +400,6 @@ class _Report:
         self._slice = each
         self._stream = stream
         self._request = stream.request(reader.account, each, None)
-        self.is_new = False
         question = [self._request.method, self._request.path, dict(self._request.params), self._request.body]
         self._key = {
             "connection_id": self._held.connection_id,
@@ -396,7 +428,6 @@ class _Report:
             # A worker that lost the run must not put its own report over its successor's.
             require_lease(conn.execute(SQL["share_lease"], self._held.key).fetchone(), self._held)
             conn.execute(SQL["save_remote_job"], self._key | place | {"remote_id": remote_id})
-        self.is_new = True
         log.info("%s: report %s started at the vendor", self._stream.name, remote_id)
         return remote_id
 

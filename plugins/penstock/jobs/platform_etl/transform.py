@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from penstock.core import windows
-from penstock.core.errors import CATALOGUE, InternalError, PenstockError, PermissionDenied, RetryableError, error
+from penstock.core.errors import CATALOGUE, PenstockError, PermissionDenied, error
 from penstock.core.windows import DayRange, Window
 from penstock.jobs.accounts import load_account
 from penstock.jobs.platform_etl.context import (
@@ -26,7 +26,8 @@ from penstock.jobs.platform_etl.context import (
     RunContext,
     begin_stage,
     end_run,
-    fail_run,
+    give_up_on_defect,
+    give_up_or_retry,
     mark_account_failed,
     require_lease,
 )
@@ -139,18 +140,14 @@ def transform(context: RunContext) -> dict[str, Any]:
             return _Load(context, held, conn).run()
     except psycopg.Error as broken:
         cause = failures.classify(broken)
-        _give_up_or_retry(context, held, cause)
+        give_up_or_retry(context, held, cause, task=TASK)
         raise cause from broken
     except PenstockError as cause:
-        _give_up_or_retry(context, held, cause)
+        give_up_or_retry(context, held, cause, task=TASK)
         raise
-
-
-def _give_up_or_retry(context: RunContext, held: HeldRun, cause: PenstockError) -> None:
-    passing = isinstance(cause, RetryableError | InternalError) and not context.is_last_try
-    if cause.code in ("LEASE_LOST", "DB_UNAVAILABLE") or passing:
-        return
-    fail_run(context, held, cause, task=TASK)
+    except Exception as defect:
+        give_up_on_defect(context, held, defect, task=TASK)
+        raise
 
 
 class _Load:
