@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from penstock.alerts import TOLD_AT_ONCE, Alert, alert_failure, send, send_held
+from penstock.alerts import MESSAGE_LIMIT, TOLD_AT_ONCE, Alert, alert_failure, send, send_held
 from penstock.core.errors import error
 from penstock.operators.platform_etl import RunFailed, TransformRunOperator
 from tests.sandbox_fixture import Sandbox
@@ -212,6 +212,22 @@ def test_a_secret_is_masked_before_an_alert_is_held(slack: Sandbox, held: str) -
     send(an_alert("first"))
     send(an_alert(f"token {SECRET}"))
     assert SECRET not in str(bodies(held))
+
+
+@pytest.mark.parametrize(
+    ("secret", "before"), [("pa<ss&word-99", ""), ("supersecretpassword1234", "x" * (MESSAGE_LIMIT - 18))]
+)
+def test_a_secret_is_masked_before_its_text_is_escaped_or_cut(
+    secret: str, before: str, slack: Sandbox, held: str
+) -> None:
+    from airflow.sdk.log import mask_secret
+
+    mask_secret(secret)
+    send(an_alert("first"))
+    send(an_alert(f"{before}{secret} was refused"))
+    (body,) = bodies(held)
+    assert "***" in str(body)
+    assert secret[:4] not in str(body)
 
 
 def test_when_the_warehouse_is_away_an_alert_goes_out_at_once(

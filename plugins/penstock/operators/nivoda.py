@@ -11,7 +11,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk.exceptions import AirflowSkipException
 
-from penstock.alerts import Alert, alert_channel, redacted, send
+from penstock.alerts import Alert, alert_channel, redacted, safe_text, send
 from penstock.core.errors import CATALOGUE, PenstockError
 from penstock.hooks.connections import find_connection
 from penstock.hooks.nivoda import NivodaHook
@@ -88,7 +88,7 @@ class NivodaOperator(WarehouseOperator):
             remedy=CATALOGUE[code].remedy,
             log_url=str(getattr(ti, "log_url", "") or ""),
         )
-        self.log.error("%s", redacted(alert.text))
+        self.log.error("%s", safe_text(alert))
         send(alert)
 
 
