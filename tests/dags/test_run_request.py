@@ -49,18 +49,18 @@ BY_ASSET = origin("asset_triggered", None, None)
         (PAST_BY_HAND, {"job_type": "INCREMENTAL"}, "INCREMENTAL", None),
         (NOW_BY_HAND, {"from": "2026-10-01", "to": "2026-10-07"}, "BACKFILL", ("2026-10-01", "2026-10-08")),
         (NOW_BY_HAND, {"from": "2026-10-01", "to": "2026-10-01"}, "BACKFILL", ("2026-10-01", "2026-10-02")),
-        (NOW_BY_HAND, {"from": "2026-11-20"}, "BACKFILL", ("2026-11-20", "2026-11-23")),
-        (NOW_BY_HAND, {"from": "2025-01-01", "job_type": "HISTORICAL"}, "HISTORICAL", ("2025-01-01", "2026-11-23")),
+        (NOW_BY_HAND, {"from": "2026-11-20"}, "BACKFILL", ("2026-11-20", None)),
+        (NOW_BY_HAND, {"from": "2025-01-01", "job_type": "HISTORICAL"}, "HISTORICAL", ("2025-01-01", None)),
         (BACKFILL, {"from": "2026-10-01", "to": "2026-10-02"}, "BACKFILL", ("2026-10-01", "2026-10-03")),
     ],
 )
 def test_origin_and_params_decide_job_type_and_window(
-    how: RunOrigin, params: dict[str, Any], job_type: str, window: tuple[str, str] | None
+    how: RunOrigin, params: dict[str, Any], job_type: str, window: tuple[str, str | None] | None
 ) -> None:
     request = run_request(params, how)
     found = (request.window_start, request.window_end)
     assert request.job_type == job_type
-    assert found == (tuple(map(dt.date.fromisoformat, window)) if window else (None, None))
+    assert found == tuple(day and dt.date.fromisoformat(day) for day in window or (None, None))
 
 
 def test_the_days_of_consecutive_intervals_tile() -> None:
@@ -80,6 +80,7 @@ def test_the_days_of_consecutive_intervals_tile() -> None:
     [
         {"to": "2026-10-07"},
         {"from": "2026-10-07", "to": "2026-10-01"},
+        {"from": "2026-11-24"},
         {"from": "yesterday"},
         {"job_type": "INCREMENTAL", "from": "2026-10-01"},
         {"job_type": "BACKFILL"},

@@ -23,7 +23,8 @@ ONE_DAY = dt.timedelta(days=1)
 class RunRequest:
     """The arguments of `enqueue_scheduled` that depend on how the DAG run came about.
 
-    `window_end` is the day after the last day read; both are None when the cursor decides.
+    `window_end` is the day after the last day read; None: the account's own today, or with
+    `window_start` None too, what the cursor decides.
     """
 
     job_type: str
@@ -68,11 +69,14 @@ def _window(params: Mapping[str, Any], origin: RunOrigin) -> tuple[dt.date | Non
     first, last = _day(params, "from"), _day(params, "to")
     if last and not first:
         raise error("CONFIG_INVALID", "`to` was given without `from`")
-    if first:
-        end = (last or origin.now.date()) + ONE_DAY
-        if end <= first:
+    if first and last:
+        if last < first:
             raise error("CONFIG_INVALID", f"`to` ({last}) lies before `from` ({first})")
-        return first, end
+        return first, last + ONE_DAY
+    if first:
+        if first > origin.now.date() + ONE_DAY:  # east of Greenwich it may be tomorrow already
+            raise error("CONFIG_INVALID", f"`from` ({first}) lies in the future")
+        return first, None  # to the account's own today
     if _reads_its_interval(params, origin):
         return _interval_days(origin)
     return None, None
