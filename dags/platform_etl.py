@@ -45,8 +45,8 @@ vendor's own totals is loaded all the same, and told of by one message (`TOTALS_
 
 ## Run it again
 
-Clear the lane's failed task, or trigger the DAG for the account: what was read is not read again, what is loaded is
-replaced day by day and never doubled. Nothing has to be cleaned up first.
+Clear the lane's failed task (after PARTIAL: `extract` with its downstream), or trigger the DAG for the account: what
+was read is not read again, what is loaded is replaced day by day and never doubled. Nothing has to be cleaned up first.
 """
 
 from __future__ import annotations

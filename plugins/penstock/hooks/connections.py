@@ -48,6 +48,7 @@ _EXTRA_VARIABLES = {
         "client_id": "GOOGLE_ADS_CLIENT_ID",
         "client_secret": "GOOGLE_ADS_CLIENT_SECRET",
         "login_customer_id": "GOOGLE_ADS_LOGIN_CUSTOMER_ID",
+        "api_version": "GOOGLE_ADS_API_VERSION",
         "service_account_json": "GOOGLE_ADS_CREDENTIALS_JSON",
         "token_uri": "GOOGLE_ADS_TOKEN_URL",
     },
