@@ -300,19 +300,46 @@ def test_a_wish_for_more_than_the_run_in_flight_reads_waits(warehouse: Warehouse
         enqueue(warehouse, dag_run_id="run 3", is_dry_run=True)
 
 
-def test_a_run_of_an_account_that_was_switched_off_waits(warehouse: Warehouse) -> None:
-    account = add_account(warehouse, "META", "1")
+@pytest.mark.parametrize("change", ["is_active = false", "state = 'PAUSED'"])
+@pytest.mark.parametrize("is_claimed", [False, True])
+def test_a_run_of_an_account_that_is_read_no_more_ends_and_holds_nobody_up(
+    warehouse: Warehouse, change: str, *, is_claimed: bool
+) -> None:
+    add_account(warehouse, "META", "off")
+    add_account(warehouse, "META", "on")
+    dashboard_insert(warehouse, "META")
+    claimed = claim(warehouse)
+    execute(warehouse, "update core_warehouse.etl_runs set status = 'SUCCEEDED' where connection_id is not null")
+    off = next(lane["run_id"] for lane in claimed if lane["account_id"] == "off")
+    state = "'IN_PROGRESS', leased_until = now() - interval '1 s'" if is_claimed else "'QUEUED', leased_until = null"
+    execute(warehouse, f"update core_warehouse.etl_runs set status = {state} where id = %(id)s", id=off)
+    execute(warehouse, f"update platform_connections set {change} where account_id = 'off'")
+    assert claim(warehouse, "sweep") == []
+    ended = fetch(
+        warehouse,
+        "select connection_id is null, status, error->>'code' from core_warehouse.etl_runs where error is not null",
+    )
+    assert sorted(ended) == [(False, "FAILED", "CONFIG_NO_ACCOUNT"), (True, "FAILED", "CONFIG_NO_ACCOUNT")]
+    dashboard_insert(warehouse, "META")
+    assert [lane["account_id"] for lane in claim(warehouse, "sweep 2")] == ["on"]
+
+
+def test_a_run_that_is_being_read_goes_on_when_its_account_is_paused(warehouse: Warehouse) -> None:
+    add_account(warehouse, "META", "1")
     dashboard_insert(warehouse, "META")
     run_id = claim(warehouse)[0]["run_id"]
-    execute(
-        warehouse,
-        "update core_warehouse.etl_runs set leased_until = now() - interval '1 s' where id = %(id)s",
-        id=run_id,
-    )
-    execute(warehouse, "update platform_connections set is_active = false where id = %(id)s", id=account)
+    execute(warehouse, "update platform_connections set state = 'PAUSED'")
     assert claim(warehouse, "sweep") == []
+    row = fetch(warehouse, "select status from core_warehouse.etl_runs where id = %(id)s", id=run_id)
+    assert row == [("IN_PROGRESS",)]
+
+
+def test_an_account_that_nobody_has_said_to_be_active_is(warehouse: Warehouse) -> None:
+    """Null, as it was in the old table."""
+    account = add_account(warehouse, "META", "1")
     execute(warehouse, "update platform_connections set is_active = null where id = %(id)s", id=account)
-    assert [lane["run_id"] for lane in claim(warehouse, "sweep 2")] == [run_id], "null counts as active, as it did"
+    dashboard_insert(warehouse, "META")
+    assert len(claim(warehouse)) == 1
 
 
 def test_long_histories_leave_room_in_the_queue_for_what_somebody_has_just_asked_for(warehouse: Warehouse) -> None:

@@ -162,6 +162,29 @@ where
     and coalesce(leased_until, heartbeat_at + %(unleased_after)s, started_at + %(unleased_after)s) < now()
 returning id::text as run_id, connection_id::text as connection_id, job_type;
 
+-- name: end_switched_off
+-- Nobody reads for an account that is switched off, paused or gone: a run that waited for it would hold up every later
+-- one of its shop.
+update core_warehouse.etl_runs as r
+set status = 'FAILED', completed_at = now(), error = %(error)s, leased_until = null
+where
+    r.connection_id is not null
+    and (
+        r.status = 'QUEUED'
+        or (
+            r.status = 'IN_PROGRESS'
+            and coalesce(
+                r.leased_until, r.heartbeat_at + %(unleased_after)s, r.started_at + %(unleased_after)s
+            ) < now()
+        )
+    )
+    and not exists (
+        select 1
+        from public.platform_connections as c
+        where c.id = r.connection_id and c.is_active is not false and c.state <> 'PAUSED'
+    )
+returning r.id::text as run_id;
+
 -- name: claim_runs
 -- Claims runs that wait, and runs whose worker is gone (an old worker's rows have no lease: they count as gone
 -- after `unleased_after`). A DAG run may claim the rows reserved for it before their time, and gets the rows again
@@ -192,7 +215,9 @@ with candidates as (
             or (r.status = 'IN_PROGRESS' and r.leased_by = %(holder)s || '/' || r.id)
         )
         and exists (
-            select 1 from public.platform_connections as c where c.id = r.connection_id and c.is_active is not false
+            select 1
+            from public.platform_connections as c
+            where c.id = r.connection_id and c.is_active is not false and c.state <> 'PAUSED'
         )
     -- what this DAG run has claimed already comes first
     order by

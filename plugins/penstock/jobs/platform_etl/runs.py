@@ -113,7 +113,8 @@ def claim(
     limit: at most so many; the next sweep takes the rest, and the histories beyond HISTORIES_AT_ONCE.
 
     Returns run_id, source, account_id, account_name, job_type, holder and label per claimed run. Runs whose lease
-    has expired are claimed like waiting ones; a run that has used up its attempts fails here.
+    has expired are claimed like waiting ones; a run that has used up its attempts, or whose account is read no more,
+    fails here.
     """
     platforms = _platforms() if source is None else [sources.by_name(source).platform]
     with warehouse.transaction() as conn:
@@ -122,6 +123,7 @@ def claim(
         if source is None:
             _refuse_unsupported(cursor)
             members = _expand_parents(cursor, dag_id, dag_run_id)
+        _end_switched_off(cursor)
         _fail_exhausted(cursor)
         parameters = {
             "platforms": platforms,
@@ -311,6 +313,14 @@ def _fail_parent(cursor: psycopg.Cursor[dict[str, Any]], parent: Mapping[str, An
     )
     missing.task = "claim_runs"
     cursor.execute(SQL["fail_parent"], {"run_id": parent["run_id"], "error": Jsonb(missing.as_json())})
+
+
+def _end_switched_off(cursor: psycopg.Cursor[dict[str, Any]]) -> None:
+    missing = error("CONFIG_NO_ACCOUNT", "the run's account is switched off, paused or gone", service=SERVICE)
+    missing.task = "claim_runs"
+    parameters = {"unleased_after": UNLEASED_AFTER, "error": Jsonb(missing.as_json())}
+    for row in cursor.execute(SQL["end_switched_off"], parameters).fetchall():
+        log.warning("run %s: %s", row["run_id"], missing)
 
 
 def _fail_exhausted(cursor: psycopg.Cursor[dict[str, Any]]) -> None:
