@@ -16,7 +16,8 @@ statement. Rows on `legal_hold`, rows that are still to be worked and rows that 
 
 ## When it runs
 
-Sundays at 02:00 UTC, for real; by hand as a dry run, unless the form says otherwise.
+Sundays at 02:00 UTC, for real; by hand as a dry run, unless the form says otherwise. A Sunday's run that begins more
+than an hour late, as at the first start, only counts: clear it or trigger one if it is meant.
 
 ## Parameters
 
@@ -81,7 +82,7 @@ def policy(policy: dict[str, str]) -> None:
         "dry_run": Param(
             True,
             title="Dry run",
-            description="Only count what would go. The timetable's own runs are real, whatever stands here.",
+            description="Only count what would go. The timetable's own runs are real if in time, whatever stands here.",
             type="boolean",
         ),
         "entity_types": Param(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +14,17 @@ from penstock.operators.retention import as_text, not_done, order_of
 pytestmark = pytest.mark.dags
 
 
-def context(run_type: str, **params: Any) -> Any:
-    dag_run = SimpleNamespace(run_type=run_type, triggering_user_name="anna" if run_type == "manual" else None)
+SUNDAY = dt.datetime(2026, 11, 29, 2, tzinfo=dt.UTC)
+
+
+def context(run_type: str, late: dt.timedelta = dt.timedelta(minutes=5), cleared: int = 0, **params: Any) -> Any:
+    dag_run = SimpleNamespace(
+        run_type=run_type,
+        triggering_user_name="anna" if run_type == "manual" else None,
+        run_after=SUNDAY,
+        start_date=SUNDAY + late,
+        clear_number=cleared,
+    )
     defaults = {"dry_run": True, "entity_types": None, "confirm_above": DEFAULT_CONFIRM_ABOVE}
     return {"dag_run": dag_run, "params": defaults | params, "run_id": "r"}
 
@@ -22,6 +32,12 @@ def context(run_type: str, **params: Any) -> Any:
 def test_the_timetables_runs_are_real() -> None:
     order = order_of(context("scheduled"))
     assert (order.is_dry_run, order.requested_by, order.confirm_above) == (False, "schedule", DEFAULT_CONFIRM_ABOVE)
+
+
+def test_a_run_that_makes_up_for_last_sunday_only_counts_until_somebody_clears_it() -> None:
+    monday = dt.timedelta(hours=20)
+    assert order_of(context("scheduled", monday)).is_dry_run
+    assert not order_of(context("scheduled", monday, cleared=1)).is_dry_run
 
 
 @pytest.mark.parametrize("run_type", ["manual", "backfill", "asset_triggered"])

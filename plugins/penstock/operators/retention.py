@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,17 @@ from penstock.operators.platform_etl import RunFailed, WarehouseOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.sdk.types import DagRunProtocol
 
     from penstock.jobs.retention import Homes, Order
 
 POLICIES = "agency_db"
 HOMES = (POLICIES, "warehouse", "calendar_db", "apps_db")
 """The databases that the policies are about. Most deployments have one under all these names."""
+
+LATE = dt.timedelta(hours=1)
+"""A run of the timetable that begins later only counts. At the first start the scheduler makes up for last Sunday at
+once: rows would go before anybody has looked at the policies."""
 
 
 class RetentionOperator(WarehouseOperator):
@@ -111,7 +117,7 @@ class ReportRetentionOperator(RetentionOperator):
 
 
 def order_of(context: Context) -> Order:
-    """What this DAG run asks for: the timetable means it, whoever triggers it has to say so."""
+    """What this DAG run asks for: the timetable means it unless it comes late, whoever triggers it has to say so."""
     from penstock.jobs.retention import Order
 
     dag_run, params = context["dag_run"], context["params"]
@@ -120,9 +126,16 @@ def order_of(context: Context) -> Order:
     return Order(
         dag_run_id=context["run_id"],
         requested_by="schedule" if is_scheduled else f"trigger:{who}",
-        is_dry_run=not is_scheduled and bool(params["dry_run"]),
+        is_dry_run=_is_late(dag_run) if is_scheduled else bool(params["dry_run"]),
         confirm_above=int(params["confirm_above"]),
     )
+
+
+def _is_late(dag_run: DagRunProtocol) -> bool:
+    """Whether a run of the timetable began long after its time, and by itself: a person who clears it means it."""
+    if dag_run.clear_number or dag_run.start_date is None:
+        return False
+    return dag_run.start_date - dag_run.run_after > LATE
 
 
 def not_done(lanes: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> list[str]:
