@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import psutil
 
 from penstock.warehouse.migrations import migrate_databases
-from stack import backfills, connections, private_files
+from stack import backfills, connections
 from stack import demo as demonstration
 from stack import status as overview
 from stack.environment import ADMIN
@@ -98,9 +98,11 @@ def down(options: argparse.Namespace) -> int:
         stack.end_leftovers()
         print("nothing is running")
         return 0
-    pid = private_files.read_json(stack.home.state_file).get("pid")
+    pid = stack.told_elsewhere().get("pid")
     if pid is None:
-        raise NotRunning("the stack is just starting or stopping: try again in a moment")
+        raise NotRunning(
+            "the stack is just starting or stopping: try again in a moment, or press Ctrl-C where it was started"
+        )
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(pid).send_signal(signal.SIGTERM)
     deadline = time.monotonic() + DOWN_SECONDS

@@ -147,12 +147,21 @@ class LocalStack:
 
     def attach(self) -> LocalStack:
         """Speak with the stack that another process keeps running. Raises NotRunning."""
-        state = private_files.read_json(self.home.state_file)
+        state = self.told_elsewhere()
         if not self.is_running_elsewhere() or not state.get("is_ready"):
             raise NotRunning("the stack is not running: start it with `make up`")
         self._ports = {name: int(port) for name, port in state["ports"].items()}
         self._make_clusters()
         return self
+
+    def told_elsewhere(self) -> dict[str, Any]:
+        """What the stack that another process keeps running says of itself; empty until it has said something.
+
+        A stack that was killed leaves its file, and its process id may be anybody's by now.
+        """
+        state = private_files.read_json(self.home.state_file)
+        started = state.get("started_at")
+        return state if started is not None and processes.started_at(state["pid"]) == started else {}
 
     def is_running_elsewhere(self) -> bool:
         """Whether another process holds the folder."""
@@ -202,20 +211,27 @@ class LocalStack:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             lock.close()
-            state = private_files.read_json(self.home.state_file)
+            state = self.told_elsewhere()
+            where = f"process {state['pid']}, {state['url']}" if state else "just starting or stopping"
             raise AlreadyRunning(
-                f"a stack runs in {self.home.root} already (process {state.get('pid')}, {state.get('url')}): "
+                f"a stack runs in {self.home.root} already ({where}): "
                 "stop it with `make down`, or give this one another folder with PENSTOCK_HOME"
             ) from error
         self._lock = lock
 
     def _end_leftovers(self) -> None:
         """What a stack that was killed has left running would hold ports and work on the same database."""
-        for service in private_files.read_json(self.home.state_file).get("services", []):
-            pid, started = int(service["pid"]), service["started_at"]
-            if processes.started_at(pid) == started or processes.session_members(pid):
+        state = private_files.read_json(self.home.state_file)
+        boot = processes.boot()
+        is_same_boot = boot is not None and boot == state.get("boot")
+        for service in state.get("services", []):
+            pid, started = int(service["pid"]), processes.started_at(int(service["pid"]))
+            # Of a session whose leader is gone there is the id alone, which is somebody else's after a reboot.
+            is_ours = is_same_boot if started is None else started == service["started_at"]
+            if is_ours and processes.session_members(pid):
                 self.say(f"ending {service['name']} of a stack that was killed (process {pid})")
                 processes.end_session(pid)
+        self.home.state_file.unlink(missing_ok=True)  # other shells would take it for ours while we start
 
     def _make_clusters(self) -> None:
         wanted = {METADATA: self.keys.metadata_password}
@@ -361,6 +377,8 @@ class LocalStack:
         ]
         state: dict[str, Any] = {
             "pid": os.getpid(),
+            "started_at": processes.started_at(os.getpid()),
+            "boot": processes.boot(),
             "is_ready": is_ready,
             "url": self.url,
             "ports": self._ports,

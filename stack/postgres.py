@@ -30,6 +30,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -131,7 +132,7 @@ class EmbeddedPostgres:
     def pid(self) -> int | None:
         """The process id of the running server."""
         pid = self._pid_file_pid()
-        return pid if pid is not None and _is_postgres(pid) else None
+        return pid if pid is not None and _serves(pid, self.data_dir) else None
 
     @property
     def running(self) -> bool:
@@ -470,16 +471,24 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def _is_postgres(pid: int) -> bool:
-    """Whether this process lives and is a server; a pid file may survive a crash and its id be somebody else's now."""
-    if not _exists(pid):
-        return False
-    if not Path("/proc/self").exists():  # macOS
-        return True
+def _serves(pid: int, folder: Path) -> bool:
+    """Whether this process lives and is the folder's server.
+
+    A pid file may survive a crash, and its id be somebody else's now: another folder's server, even.
+    """
     try:
-        return b"postgres" in Path(f"/proc/{pid}/cmdline").read_bytes()  # empty for a dead, uncollected process
-    except (FileNotFoundError, ProcessLookupError):
+        process = psutil.Process(pid)
+        words = process.cmdline()  # none for a dead, uncollected process
+        return bool(words) and "postgres" in Path(words[0]).name and _is_in(process, words, folder.resolve())
+    except psutil.Error:
         return False
+
+
+def _is_in(server: psutil.Process, words: Sequence[str], folder: Path) -> bool:
+    try:
+        return Path(server.cwd()) == folder  # a server changes into its folder
+    except psutil.AccessDenied:  # root in a container need not see where other users' processes work
+        return any(Path(word).resolve() == folder for word in words[1:])
 
 
 def _works_in(folder: Path) -> bool:

@@ -15,6 +15,7 @@ import psutil
 RESTARTS = 3
 RESTART_WINDOW = 300.0  # seconds: more than RESTARTS deaths within it, and the service stays down
 STOP_SECONDS = 20.0
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class ServiceError(RuntimeError):
@@ -144,10 +145,31 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
         return
 
 
-def started_at(pid: int) -> float | None:
-    """When the process started, as tells a process from a later one with the same id; None when there is none."""
+def started_at(pid: int) -> str | None:
+    """When the process started, as tells a process from any other with the same id; None when there is none.
+
+    To be written down and compared, also after a reboot.
+    """
     try:
         process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+        return None if process.status() == psutil.STATUS_ZOMBIE else _start(process)
     except psutil.Error:
         return None
+
+
+def boot() -> str | None:
+    """Changes with a reboot and when a container is started again: from then on process ids are given out anew.
+
+    None where the first process is hidden from us.
+    """
+    return started_at(1)
+
+
+def _start(process: psutil.Process) -> str:
+    # Linux counts from the boot. psutil adds when that was, by a clock that is set now and then: the same process
+    # would seem to be another.
+    try:
+        ticks = Path(f"/proc/{process.pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+        return f"{BOOT_ID.read_text().strip()} {ticks}"
+    except OSError:  # macOS has no /proc
+        return str(process.create_time())

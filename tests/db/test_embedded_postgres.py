@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
+from stack import postgres
 from stack.postgres import SHARED_STATE, EmbeddedPostgres, PostgresError, free_port
 
 Make = Callable[..., EmbeddedPostgres]
@@ -96,6 +98,49 @@ def test_after_kill_9_it_starts_again_with_what_was_committed(make: Make) -> Non
     assert not server.running
     server.start()
     assert ask(server.dsn(), "select n from t") == [(1,)]
+
+
+@pytest.fixture
+def confused(make: Make) -> tuple[EmbeddedPostgres, EmbeddedPostgres]:
+    """A server, and a killed one whose pid file names the first one's process, as it can after a reboot."""
+    other, killed = make("other").start(), make("killed").start()
+    pid_file = killed.data_dir / "postmaster.pid"
+    lines = pid_file.read_text().splitlines(keepends=True)
+    killed.kill()
+    pid_file.write_text("".join([f"{other.pid}\n", *lines[1:]]))
+    return other, killed
+
+
+def test_nobody_elses_server_is_stopped_for_a_pid_file_that_names_it(
+    confused: tuple[EmbeddedPostgres, EmbeddedPostgres],
+) -> None:
+    other, killed = confused
+    assert not killed.running
+    killed.stop()
+    killed.kill()
+    assert ask(other.dsn(), "select 1") == [(1,)]
+
+
+def test_it_starts_although_its_pid_file_names_somebody_elses_server(
+    confused: tuple[EmbeddedPostgres, EmbeddedPostgres], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, killed = confused
+    monkeypatch.setattr(postgres, "COLLECT_SECONDS", 0.2)
+    killed.start()
+    assert killed.pid != other.pid
+    assert ask(killed.dsn(), "select 1") == ask(other.dsn(), "select 1") == [(1,)]
+
+
+def test_where_it_is_hidden_in_which_folder_a_server_works_its_command_line_tells(
+    confused: tuple[EmbeddedPostgres, EmbeddedPostgres], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hidden(process: psutil.Process) -> str:
+        raise psutil.AccessDenied(process.pid)
+
+    other, killed = confused
+    monkeypatch.setattr(psutil.Process, "cwd", hidden)
+    assert other.running
+    assert not killed.running
 
 
 def test_processes_that_start_it_at_once_get_one_server(make: Make, open_folder: Path) -> None:

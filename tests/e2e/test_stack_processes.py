@@ -131,8 +131,14 @@ def test_stopping_ends_what_ignores_sigterm(supervisor: Supervisor, service: Cal
     assert processes.started_at(stubborn.pid) is None
 
 
-def test_a_process_is_told_from_a_later_one_with_the_same_id(service: Callable[[str], Service]) -> None:
-    assert processes.started_at(os.getpid()) == psutil.Process(os.getpid()).create_time()
+def test_a_process_is_told_from_a_later_one_with_the_same_id(
+    service: Callable[[str], Service], supervisor: Supervisor
+) -> None:
+    later = service(SLEEP)
+    supervisor.start([later])
+
+    assert later.pid is not None
+    assert processes.started_at(later.pid) == processes.started_at(later.pid) != processes.started_at(os.getpid())
     assert processes.started_at(2**22 - 1) is None
 
 
