@@ -15,7 +15,7 @@ import pytest
 
 from penstock.core.errors import PenstockError
 from penstock.sources.stream import Limit
-from penstock.warehouse.limits import SharedBreaker, SharedLimiter, spacing
+from penstock.warehouse.limits import TRUST_SECONDS, SharedBreaker, SharedLimiter, spacing
 from penstock.warehouse.session import Warehouse
 
 TOLERANCE = 0.95  # of a window: clocks and sleeps are a little off, and so is a vendor's counting
@@ -291,6 +291,24 @@ def test_a_probe_that_never_came_back_does_not_block_the_next_one_for_ever(wareh
     assert not breaker.allow("meta_ads:1")
     with warehouse.connection() as connection:
         connection.execute("update penstock.circuit_breakers set probe_until = now() - interval '1 second'")
+    assert breaker.allow("meta_ads:1")
+
+
+def test_a_probe_of_a_worker_that_had_seen_no_failure_closes_the_breaker(
+    warehouse: Warehouse, fresh_database: str
+) -> None:
+    """What the worker remembers of the breaker is older than the failures of the others."""
+    breaker = SharedBreaker(warehouse)
+    assert breaker.allow("meta_ads:1")
+    breaker.success("meta_ads:1")
+    with Warehouse(fresh_database) as other:
+        opened(other)
+    time.sleep(TRUST_SECONDS + 0.2)
+    assert breaker.allow("meta_ads:1")
+    breaker.success("meta_ads:1")
+    with warehouse.connection() as connection:
+        row = connection.execute("select state, failures, probe_until from penstock.circuit_breakers").fetchone()
+    assert row == ("closed", 0, None)
     assert breaker.allow("meta_ads:1")
 
 

@@ -198,7 +198,10 @@ class SharedBreaker:
         if seen is None or seen[0] == "closed":
             self._remember(key, int(seen[1]) if seen else 0)
             return True
-        return self._warehouse.run_shared(_ALLOW, parameters) is not None
+        if self._warehouse.run_shared(_ALLOW, parameters) is None:
+            return False
+        self._forget(key)  # what this process remembers is older than the failures: the probe's success must be told
+        return True
 
     def success(self, key: str) -> None:
         """The vendor answered."""
@@ -211,13 +214,16 @@ class SharedBreaker:
 
     def failure(self, key: str, message: str) -> None:
         """The vendor did not answer, or answered with a fault of its own."""
-        with self._guard:
-            self._known.pop(key, None)
+        self._forget(key)
         self._warehouse.run_shared(_FAIL, {**self._parameters(key), "message": message[:MAX_MESSAGE_CHARACTERS]})
 
     def _remember(self, key: str, failures: int) -> None:
         with self._guard:
             self._known[key] = _Known(time.monotonic() + TRUST_SECONDS, failures)
+
+    def _forget(self, key: str) -> None:
+        with self._guard:
+            self._known.pop(key, None)
 
     def _parameters(self, key: str) -> dict[str, object]:
         return {"key": key, "threshold": self._threshold, "cooldown": f"{self._cooldown} seconds"}
