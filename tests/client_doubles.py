@@ -40,9 +40,17 @@ class Limiter:
 
 
 class Breaker:
+    """Answers every attempt with the next of `allowed` (yes when none is left) and notes how the calls ended."""
+
     def __init__(self, allowed: Iterable[bool] = ()) -> None:
         self.allowed = list(allowed)
         self.events: list[str] = []
+
+    def refuses(self, key: str) -> bool:
+        """An answer that is no is used up by this look; a yes is left for `allow`."""
+        is_refusal = self.allowed[:1] == [False]
+        del self.allowed[: int(is_refusal)]
+        return is_refusal
 
     def allow(self, key: str) -> bool:
         return self.allowed.pop(0) if self.allowed else True

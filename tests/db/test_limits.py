@@ -13,8 +13,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from penstock.clients.credentials import Credentials
+from penstock.clients.klaviyo import KlaviyoClient
 from penstock.core.errors import PenstockError
-from penstock.sources.stream import Limit
+from penstock.sources.klaviyo import LIMITS
+from penstock.sources.stream import Limit, Request
 from penstock.warehouse.limits import TRUST_SECONDS, SharedBreaker, SharedLimiter, spacing
 from penstock.warehouse.session import Warehouse
 
@@ -228,10 +231,10 @@ def test_high_usage_is_kept_low_usage_costs_no_write_and_the_fall_is_noted(wareh
 # -- breakers -----------------------------------------------------------------------------------------------------
 
 
-def opened(warehouse: Warehouse, cooldown: float = 0.2) -> SharedBreaker:
+def opened(warehouse: Warehouse, cooldown: float = 0.2, key: str = "meta_ads:1") -> SharedBreaker:
     breaker = SharedBreaker(warehouse, threshold=3, cooldown=cooldown)
     for _ in range(3):
-        breaker.failure("meta_ads:1", "HTTP 503")
+        breaker.failure(key, "HTTP 503")
     return breaker
 
 
@@ -312,6 +315,31 @@ def test_a_probe_of_a_worker_that_had_seen_no_failure_closes_the_breaker(
     assert breaker.allow("meta_ads:1")
 
 
+def test_whether_a_call_would_be_refused_is_told_without_becoming_the_probe(warehouse: Warehouse) -> None:
+    breaker = opened(warehouse)
+    assert breaker.refuses("meta_ads:1")
+    assert not breaker.refuses("meta_ads:2")
+    time.sleep(0.3)
+    assert [breaker.refuses("meta_ads:1") for _ in range(2)] == [False, False]
+    assert breaker.allow("meta_ads:1")
+    assert breaker.refuses("meta_ads:1")
+    breaker.success("meta_ads:1")
+    assert not breaker.refuses("meta_ads:1")
+
+
+def test_an_open_circuit_takes_nothing_of_the_days_report_calls(warehouse: Warehouse) -> None:
+    breaker = opened(warehouse, cooldown=3600, key="klaviyo:1")
+    waits: list[float] = []
+    credentials = Credentials("http://vendor.test", "pk_x")
+    client = KlaviyoClient(credentials, "1", LIMITS, SharedLimiter(warehouse), breaker, sleep=waits.append)
+    with pytest.raises(PenstockError) as refused:
+        client.send(Request("POST", "api/campaign-values-reports", body={}, limit="reports"))
+    assert (refused.value.code, client.requests) == ("CIRCUIT_OPEN", 0)
+    assert waits
+    with warehouse.connection() as connection:
+        assert connection.execute("select limit_key from penstock.rate_limits").fetchall() == []
+
+
 def _probe(dsn: str, start: float, results: Any) -> None:
     with Warehouse(dsn) as warehouse:
         breaker = SharedBreaker(warehouse)
@@ -336,9 +364,11 @@ def test_of_eight_processes_exactly_one_is_the_probe(warehouse: Warehouse, fresh
 
 def test_a_closed_breaker_is_not_asked_about_for_every_call(warehouse: Warehouse) -> None:
     breaker = SharedBreaker(warehouse)
-    assert breaker.allow("key")
+    assert not breaker.refuses("key")
     warehouse.close()
+    assert breaker.allow("key")
     breaker.success("key")
+    assert not breaker.refuses("key")
     assert breaker.allow("key")
     assert warehouse._shared is not None
     assert warehouse._shared.closed  # no statement was sent, so no connection was opened

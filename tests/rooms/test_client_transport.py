@@ -119,6 +119,27 @@ def test_an_open_circuit_is_waited_out_within_the_budget() -> None:
     assert lasting.client.requests == 0
 
 
+def test_a_call_that_the_open_circuit_refuses_takes_no_place_in_the_limit() -> None:
+    set_up = bench(GOOD, allowed=[False, False, True])
+    set_up.client.send(REPORT)
+    assert set_up.limiter.reserved == [("klaviyo:1:reports", 1)]
+
+
+def test_a_circuit_that_opens_while_a_place_is_waited_for_stops_the_call() -> None:
+    set_up = bench(GOOD, waits=[3.0])
+    sleep = set_up.clock.sleep
+
+    def others_fail(seconds: float) -> None:
+        sleep(seconds)
+        set_up.breaker.allowed.append(False)
+        set_up.client._sleep = sleep
+
+    set_up.client._sleep = others_fail
+    assert set_up.client.send(EVENTS) == {"data": []}
+    assert set_up.clock.slept == [3.0, 7.5]  # its place, then until the circuit is asked again
+    assert (len(set_up.limiter.reserved), set_up.client.requests) == (2, 1)
+
+
 def test_network_faults_are_tried_again_and_counted_against_the_vendor() -> None:
     set_up = bench(error("NETWORK_TIMEOUT", "no answer"), error("NETWORK_UNREACHABLE", "reset"), GOOD)
     assert set_up.client.send(EVENTS) == {"data": []}

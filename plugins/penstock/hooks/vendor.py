@@ -30,6 +30,9 @@ class Unlimited:
     def observe(self, key: str, usage_percent: float) -> None:
         """Nothing is paced."""
 
+    def refuses(self, key: str) -> bool:
+        return False
+
     def allow(self, key: str) -> bool:
         return True
 

@@ -27,8 +27,11 @@ class Limiter(Protocol):
 class Breaker(Protocol):
     """Circuit breakers shared by every worker: a vendor that is down is not hammered."""
 
+    def refuses(self, key: str) -> bool:
+        """Whether `allow` would say no now. Asking binds nobody: it comes before a place in a limit is taken."""
+
     def allow(self, key: str) -> bool:
-        """Whether a call may be made now."""
+        """Whether a call may be made now. Whoever is told so makes it: it may be the only one."""
 
     def success(self, key: str) -> None:
         """The vendor answered (an error of ours in it counts as an answer)."""

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from penstock.core.errors import error
 from penstock.sources.stream import Limit
@@ -116,7 +117,15 @@ def spacing(limit: Limit, cost: int = 1) -> float:
     return limit.period / (limit.count - max(limit.burst, cost) + 1)
 
 
-_ALLOW = """
+_PAUSE_IS_OVER = """(
+    (b.state = 'open' and b.open_until <= clock_timestamp())
+    or (b.state = 'half_open' and b.probe_until <= clock_timestamp())
+)"""
+_LOOK = f"""
+select b.state = 'closed', {_PAUSE_IS_OVER} is true, b.failures
+from penstock.circuit_breakers as b where b.breaker_key = %(key)s
+"""  # noqa: S608 - a constant
+_ALLOW = f"""
 update penstock.circuit_breakers as b set
     state = case b.state when 'closed' then 'closed' else 'half_open' end,
     probe_owner = case b.state when 'closed' then b.probe_owner else %(me)s end,
@@ -125,14 +134,9 @@ update penstock.circuit_breakers as b set
         else clock_timestamp() + make_interval(secs => %(probe)s)
     end,
     updated_at = clock_timestamp()
-where b.breaker_key = %(key)s and (
-    b.state = 'closed'
-    or (b.state = 'open' and b.open_until <= clock_timestamp())
-    or (b.state = 'half_open' and b.probe_until <= clock_timestamp())
-)
-returning b.state, b.failures
-"""
-_LOOK = "select state, failures from penstock.circuit_breakers where breaker_key = %(key)s"
+where b.breaker_key = %(key)s and (b.state = 'closed' or {_PAUSE_IS_OVER})
+returning b.state
+"""  # noqa: S608 - a constant
 _CLOSE = """
 update penstock.circuit_breakers
 set state = 'closed', failures = 0, cooldown = %(cooldown)s, open_until = null, probe_owner = null,
@@ -172,6 +176,14 @@ class _Known:
     failures: int
 
 
+class _Admits(Enum):
+    """Whom a breaker lets through."""
+
+    EVERYBODY = "every call"
+    PROBE = "one call, when its pause is over"
+    NOBODY = "no call"
+
+
 class SharedBreaker:
     """`sources.ports.Breaker` on the table `penstock.circuit_breakers`.
 
@@ -187,17 +199,16 @@ class SharedBreaker:
         self._known: dict[str, _Known] = {}
         self._guard = threading.Lock()
 
+    def refuses(self, key: str) -> bool:
+        """Whether `allow` would say no now; nobody becomes the probe by asking."""
+        return self._look(key) is _Admits.NOBODY
+
     def allow(self, key: str) -> bool:
         """Whether a call may be made now. When the pause is over, one worker alone may find out: it is the probe."""
-        with self._guard:
-            known = self._known.get(key)
-        if known is not None and time.monotonic() < known.until:
-            return True
+        admitted = self._look(key)
+        if admitted is not _Admits.PROBE:
+            return admitted is _Admits.EVERYBODY
         parameters = {"key": key, "me": self._me, "probe": PROBE_SECONDS}
-        seen = self._warehouse.run_shared(_LOOK, {"key": key})
-        if seen is None or seen[0] == "closed":
-            self._remember(key, int(seen[1]) if seen else 0)
-            return True
         if self._warehouse.run_shared(_ALLOW, parameters) is None:
             return False
         self._forget(key)  # what this process remembers is older than the failures: the probe's success must be told
@@ -216,6 +227,18 @@ class SharedBreaker:
         """The vendor did not answer, or answered with a fault of its own."""
         self._forget(key)
         self._warehouse.run_shared(_FAIL, {**self._parameters(key), "message": message[:MAX_MESSAGE_CHARACTERS]})
+
+    def _look(self, key: str) -> _Admits:
+        with self._guard:
+            known = self._known.get(key)
+        if known is not None and time.monotonic() < known.until:
+            return _Admits.EVERYBODY
+        seen = self._warehouse.run_shared(_LOOK, {"key": key})
+        is_closed, is_due, failures = seen or (True, False, 0)
+        if is_closed:
+            self._remember(key, failures)
+            return _Admits.EVERYBODY
+        return _Admits.PROBE if is_due else _Admits.NOBODY
 
     def _remember(self, key: str, failures: int) -> None:
         with self._guard:
