@@ -186,6 +186,19 @@ def test_a_revoked_token_stops_its_connection_with_one_alert_until_somebody_acts
     assert stage.fetch("select distinct state, metrics_failures from platform_connections") == [("OK", 0)]
 
 
+@pytest.mark.parametrize("token", [None, "EAArevoked-long-ago"])
+def test_a_connection_that_is_paused_during_its_sync_stays_paused(
+    stage: MetricsStage, meta: str, token: str | None
+) -> None:
+    if token:
+        revoked = Jsonb({"access_token": token})
+        stage.execute("update platform_connections set credentials = %(revoked)s", revoked=revoked)
+    (lane,) = stage.claim()
+    stage.execute("update platform_connections set state = 'PAUSED'")
+    assert stage.work(lane).status == ("failed" if token else "success")
+    assert state(stage)["state"] == "PAUSED"
+
+
 def test_the_status_view_tells_what_a_person_has_to_know(stage: MetricsStage) -> None:
     good, bad, idle = stage.accounts("META")
     stage.request(meta_ad_id=stage.ads("META", good["account_id"])[0])

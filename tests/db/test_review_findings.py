@@ -128,6 +128,37 @@ def test_a_backfill_that_fails_does_not_put_off_the_daily_runs(warehouse: Wareho
     assert next_sync_is_due(warehouse)
 
 
+# -- accounts that a person has paused
+
+
+@pytest.mark.parametrize("trouble", [None, "META_AUTH_ERROR"])
+def test_an_account_that_is_paused_during_its_run_stays_paused(pipeline: Pipeline, trouble: str | None) -> None:
+    pipeline.register(pipeline.accounts("META")[:1])
+    lane = pipeline.claim("meta_ads", pipeline.enqueue("meta_ads", streams=["campaigns"]))[0]
+    execute(pipeline.warehouse, "update platform_connections set state = 'PAUSED'")
+
+    def open_client(*of: Any) -> Any:
+        if trouble:
+            raise error(trouble, "the token was revoked")
+        return pipeline.open_client(*of)
+
+    assert pipeline.work(lane, open_client=open_client).status == ("FAILED" if trouble else "SUCCEEDED")
+    found = pipeline.fetch("select state, last_error_code from platform_connections")
+    assert found == [("PAUSED", trouble)]
+
+
+@pytest.mark.parametrize(("before", "after"), [("PAUSED", "PAUSED"), ("NEEDS_RECONNECT", "OK")])
+def test_registering_an_account_again_ends_what_its_new_token_mends(
+    pipeline: Pipeline, before: str, after: str
+) -> None:
+    """A start registers its accounts every time; a pause is no fault that a token mends."""
+    accounts = pipeline.accounts("META")[:1]
+    pipeline.register(accounts)
+    execute(pipeline.warehouse, "update platform_connections set state = %(state)s", state=before)
+    pipeline.register(accounts)
+    assert pipeline.fetch("select state from platform_connections") == [(after,)]
+
+
 # -- days that nobody reads
 
 

@@ -363,7 +363,8 @@ set
 where id = %(sync_id)s;
 
 -- name: connection_synced
--- `last_synced_at` says of a shop's account what the platform ETL has loaded; it is ours where no shop is.
+-- `last_synced_at` says of a shop's account what the platform ETL has loaded; it is ours where no shop is. A pause,
+-- which a person may have begun meanwhile, is ended by a person alone.
 update public.platform_connections
 set
     metrics_synced_at = now(), metrics_failures = 0, metrics_error_code = null,
@@ -371,7 +372,7 @@ set
     metrics_next_sync_at = penstock.next_metrics_slot(id, sync_frequency),
     last_synced_at = case when shop_id is null then now() else last_synced_at end,
     last_error_code = case when shop_id is null then null else last_error_code end,
-    state = case when shop_id is null then 'OK' else state end
+    state = case when shop_id is null and state <> 'PAUSED' then 'OK' else state end
 where id = %(connection_id)s;
 
 -- name: connection_failed
@@ -381,7 +382,7 @@ set
     metrics_next_sync_at = now() + %(delay)s,
     metrics_leased_until = null, metrics_leased_by = null, updated_at = now(),
     last_error_code = case when shop_id is null then %(code)s else last_error_code end,
-    state = case when shop_id is null then coalesce(%(state)s, state) else state end
+    state = case when shop_id is null and state <> 'PAUSED' then coalesce(%(state)s, state) else state end
 where id = %(connection_id)s;
 
 -- name: release_lease

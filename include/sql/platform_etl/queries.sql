@@ -341,10 +341,12 @@ returning 1 as held;
 
 -- name: account_succeeded
 -- A run of some streams or of chosen days proves that the account works; it is synced, and its days can be final, when
--- everything that was due has been read: as of the run's beginning.
+-- everything that was due has been read: as of the run's beginning. A pause, which a person may have begun while the
+-- run was on its way, is ended by a person alone.
 update public.platform_connections
 set
-    consecutive_failures = 0, last_error_code = %(code)s, state = coalesce(%(state)s, 'OK'), updated_at = now(),
+    consecutive_failures = 0, last_error_code = %(code)s, updated_at = now(),
+    state = case when state = 'PAUSED' then state else coalesce(%(state)s, 'OK') end,
     last_synced_at = case when %(is_whole)s then greatest(last_synced_at, %(read_at)s) else last_synced_at end,
     next_sync_at = case
         when %(is_whole)s then now() + make_interval(mins => coalesce(sync_frequency, 1440)) else next_sync_at
@@ -362,7 +364,7 @@ where
 update public.platform_connections
 set
     consecutive_failures = consecutive_failures + 1, last_error_code = %(code)s,
-    state = coalesce(%(state)s, state), updated_at = now(),
+    state = case when state = 'PAUSED' then state else coalesce(%(state)s, state) end, updated_at = now(),
     next_sync_at = now() + greatest(%(delay)s, make_interval(mins => coalesce(sync_frequency, 1440)))
 where id = %(connection_id)s;
 
@@ -632,7 +634,8 @@ set
     credentials = coalesce(excluded.credentials, c.credentials),
     settings = c.settings || excluded.settings,
     time_zone = coalesce(c.time_zone, excluded.time_zone), currency = coalesce(c.currency, excluded.currency),
-    state = case when excluded.credentials is null then c.state else 'OK' end, updated_at = now();
+    state = case when excluded.credentials is null or c.state = 'PAUSED' then c.state else 'OK' end,
+    updated_at = now();
 
 -- name: account_row_id
 select id::text as connection_id from public.platform_connections

@@ -54,7 +54,8 @@ def register_account(
 
     Parameters
     ----------
-    credentials: plain values, encrypted here; None leaves those of the row, or the Airflow connection's, in force.
+    credentials: plain values, encrypted here; None leaves those of the row, or the Airflow connection's, in force. An
+        account that waited for them goes on, one that a person has paused stays paused.
     time_zone, currency: None until the vendor has told.
     first_sync_in: when `platform_etl_queue` syncs the account by itself for the first time.
     """
