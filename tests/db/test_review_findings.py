@@ -128,6 +128,42 @@ def test_a_backfill_that_fails_does_not_put_off_the_daily_runs(warehouse: Wareho
     assert next_sync_is_due(warehouse)
 
 
+@pytest.mark.parametrize("code", ["NETWORK_UNREACHABLE", "META_AUTH_ERROR"])
+def test_a_dry_run_that_fails_leaves_the_accounts_schedule_and_state_alone(warehouse: Warehouse, code: str) -> None:
+    lane = lane_of_a_dry_run(warehouse)
+    context = context_of(warehouse, lane)
+    fail_run(context, begin_stage(context, is_first=True), error(code, "no"), task="extract")
+    assert status(warehouse, lane["run_id"]) == "FAILED"
+    assert_untouched(warehouse)
+
+
+def test_a_dry_run_that_its_task_left_open_leaves_the_account_alone(warehouse: Warehouse) -> None:
+    lane = lane_of_a_dry_run(warehouse)
+    with pytest.raises(RunNotComplete, match="ATTEMPTS_EXHAUSTED"):
+        platform_etl.finish(context_of(warehouse, lane))
+    assert_untouched(warehouse)
+
+
+def test_a_dry_run_that_kills_its_workers_leaves_the_account_alone(warehouse: Warehouse) -> None:
+    lane = lane_of_a_dry_run(warehouse)
+    lapse = "update core_warehouse.etl_runs set leased_until = now() - interval '1 second', attempts = %(n)s"
+    execute(warehouse, lapse, n=MAX_ATTEMPTS)
+    assert claim(warehouse, "sweep") == []
+    assert status(warehouse, lane["run_id"]) == "FAILED"
+    assert_untouched(warehouse)
+
+
+def lane_of_a_dry_run(warehouse: Warehouse) -> dict[str, Any]:
+    add_account(warehouse, "META", "1")
+    return claim(warehouse, source="meta_ads", run_ids=enqueue(warehouse, is_dry_run=True))[0]
+
+
+def assert_untouched(warehouse: Warehouse) -> None:
+    """The account is due, and nobody has to do anything for it."""
+    columns = "next_sync_at <= now(), state, consecutive_failures, last_error_code"
+    assert fetch(warehouse, f"select {columns} from platform_connections") == [(True, "OK", 0, None)]
+
+
 # -- accounts that a person has paused
 
 

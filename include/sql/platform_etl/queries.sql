@@ -160,7 +160,7 @@ set status = 'FAILED', completed_at = now(), error = %(error)s, leased_until = n
 where
     status = 'IN_PROGRESS' and connection_id is not null and attempts >= %(max_attempts)s
     and coalesce(leased_until, heartbeat_at + %(unleased_after)s, started_at + %(unleased_after)s) < now()
-returning id::text as run_id, connection_id::text as connection_id, job_type;
+returning id::text as run_id, connection_id::text as connection_id, job_type, is_dry_run;
 
 -- name: end_switched_off
 -- Nobody reads for an account that is switched off, paused or gone: a run that waited for it would hold up every later
@@ -274,7 +274,7 @@ returning
 -- name: run_status
 select
     status, error, not_before, records_synced, records_staged, records_rejected, api_calls, leased_by, lease_epoch,
-    job_type, connection_id::text as connection_id
+    job_type, is_dry_run, connection_id::text as connection_id
 from core_warehouse.etl_runs
 where id = %(run_id)s;
 

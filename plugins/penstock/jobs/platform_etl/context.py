@@ -189,13 +189,13 @@ def end_run(
 
 
 def fail_run(context: RunContext, held: HeldRun, cause: PenstockError, *, task: str, api_calls: int = 0) -> None:
-    """Ends the run FAILED with this error; its cursors stay, its account waits longer after each failure."""
+    """Ends the run FAILED with this error; its cursors stay, its account waits longer after each failure but a dry
+    run's."""
     cause.service, cause.task = SERVICE, task
     with context.warehouse.transaction() as conn:
         end_run(conn, held, "FAILED", failure=cause.as_json(), warnings=held.warnings, api_calls=api_calls)
-        state = account_state(cause)
-        # A backfill's trouble is its own: the account's daily runs come when they are due.
-        if held.job_type != "BACKFILL" or state:
+        state = None if held.is_dry_run else account_state(cause)
+        if is_accounts_sync(held.job_type, held.is_dry_run) or state:
             mark_account_failed(context.rng, conn, held.connection_id, cause.code, state)
         conn.execute(SQL["close_parents"])
 
@@ -217,6 +217,12 @@ def give_up_on_defect(context: RunContext, held: HeldRun, defect: Exception, *, 
     cause = error("UNKNOWN", f"{type(defect).__name__}: {defect}")
     end = fail_run if isinstance(defect, DEFECTS) else give_up_or_retry
     end(context, held, cause, task=task, api_calls=api_calls)
+
+
+def is_accounts_sync(job_type: str, is_dry_run: bool) -> bool:
+    """Whether a run's failure puts its account off. A backfill's trouble is its own, and a dry run is only a look: the
+    account's daily runs come when they are due."""
+    return job_type != "BACKFILL" and not is_dry_run
 
 
 def mark_account_failed(

@@ -15,7 +15,14 @@ from psycopg.types.json import Jsonb
 from penstock import sources
 from penstock.core.errors import error
 from penstock.core.lease import CLAIM_LEASE, MAX_ATTEMPTS, RESERVATION
-from penstock.jobs.platform_etl.context import SERVICE, SQL, RunContext, RunNotComplete, mark_account_failed
+from penstock.jobs.platform_etl.context import (
+    SERVICE,
+    SQL,
+    RunContext,
+    RunNotComplete,
+    is_accounts_sync,
+    mark_account_failed,
+)
 from penstock.sources.stream import Source
 from penstock.warehouse.session import Warehouse
 
@@ -190,7 +197,7 @@ def _close_orphan(cursor: psycopg.Cursor[dict[str, Any]], context: RunContext, r
     lost.task = "finish"
     parameters = {"run_id": context.run_id, "epoch": row["lease_epoch"], "error": Jsonb(lost.as_json())}
     is_closed = cursor.execute(SQL["close_orphan"], parameters).rowcount == 1
-    if is_closed and row["job_type"] != "BACKFILL":
+    if is_closed and is_accounts_sync(row["job_type"], row["is_dry_run"]):
         mark_account_failed(context.rng, cursor.connection, row["connection_id"], lost.code, None)
 
 
@@ -333,5 +340,5 @@ def _fail_exhausted(cursor: psycopg.Cursor[dict[str, Any]]) -> None:
     }
     for row in cursor.execute(SQL["fail_exhausted"], parameters).fetchall():
         log.error("run %s: %s", row["run_id"], lost)
-        if row["job_type"] != "BACKFILL":
+        if is_accounts_sync(row["job_type"], row["is_dry_run"]):
             mark_account_failed(random.SystemRandom(), cursor.connection, row["connection_id"], lost.code, None)
