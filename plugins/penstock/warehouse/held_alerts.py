@@ -12,15 +12,17 @@ from penstock.warehouse.session import Warehouse
 
 PACE = Limit(1, 60.0)
 KEPT = "1 day"
-"""What Slack has not taken by then is in the logs alone."""
+"""What Slack has not taken by then is in the logs alone: old failures would bury those of today."""
 
 _HOLD = "insert into penstock.held_alerts (dag_id, body) select %(dag_id)s, unnest(%(bodies)s::text[])"
-_READ = "select alert_id, body from penstock.held_alerts where dag_id = %(dag_id)s order by alert_id"
-_FORGET = f"""
-delete from penstock.held_alerts
-where alert_id = any(%(ids)s::bigint[]) or held_at < now() - interval '{KEPT}'
+_IS_KEPT = f"held_at >= now() - interval '{KEPT}'"
+_READ = f"""
+select alert_id, body from penstock.held_alerts where dag_id = %(dag_id)s and {_IS_KEPT} order by alert_id
 """  # noqa: S608 - a constant
-_WAITING = "select distinct dag_id from penstock.held_alerts order by 1"
+_FORGET = f"""
+delete from penstock.held_alerts where alert_id = any(%(ids)s::bigint[]) or not {_IS_KEPT}
+"""  # noqa: S608 - a constant
+_WAITING = f"select distinct dag_id from penstock.held_alerts where {_IS_KEPT} order by 1"  # noqa: S608 - a constant
 
 
 @dataclass(frozen=True, slots=True)
