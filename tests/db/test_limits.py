@@ -168,6 +168,84 @@ def test_after_a_closing_the_calls_do_not_all_come_at_once(warehouse: Warehouse)
     assert waits[10] - waits[0] == pytest.approx(1.0, abs=0.2)
 
 
+# -- the database's clock goes back
+
+
+def clock_went_back(warehouse: Warehouse, seconds: float = 86_400.0) -> None:
+    """All of the limits was written while the clock was ahead by so much."""
+    with warehouse.connection() as connection:
+        connection.execute(
+            "update penstock.rate_limits as r set next_free_at = r.next_free_at + s.ahead,"
+            " grants = array(select g + s.ahead from unnest(r.grants) as g), updated_at = r.updated_at + s.ahead"
+            " from (select make_interval(secs => %s) as ahead) as s where r.limit_key like '%%/%%'",
+            [seconds],
+        )
+
+
+@pytest.mark.parametrize(
+    ("limit", "wait"),
+    [(Limit(10, 1.0), 0.1), (Limit(1, 60.0), 60.0), (Limit(1, 60.0, is_hard_window=True), 60.0)],
+    ids=["even", "slow", "hard"],
+)
+def test_a_clock_that_went_back_closes_no_limit_until_it_has_caught_up(
+    warehouse: Warehouse, limit: Limit, wait: float
+) -> None:
+    limiter = SharedLimiter(warehouse)
+    assert limiter.reserve("key", [limit]) == 0
+    clock_went_back(warehouse)
+    assert limiter.reserve("key", [limit]) == pytest.approx(wait, abs=0.05)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 30.0, 86_400.0])
+@pytest.mark.parametrize(
+    "limit",
+    [Limit(20, 60.0), Limit(20, 60.0, burst=5), Limit(20, 60.0, is_hard_window=True)],
+    ids=["even", "burst", "hard"],
+)
+def test_a_clock_that_goes_back_lets_no_more_calls_through_than_the_limit(
+    warehouse: Warehouse, limit: Limit, seconds: float
+) -> None:
+    granted: list[float] = []
+    for _ in range(4):
+        granted += _grants(warehouse, [limit], 1, 12)
+        clock_went_back(warehouse, seconds)
+    assert most_in_a_window(sorted(granted), 59.9) <= 20
+    assert max(granted) - min(granted) < 48 / 20 * 60 * 1.3
+
+
+def test_calls_from_before_a_clock_ran_ahead_for_a_moment_still_count(warehouse: Warehouse) -> None:
+    limiter = SharedLimiter(warehouse)
+    limit = Limit(3, 60.0, is_hard_window=True)
+    assert [limiter.reserve("key", [limit]) for _ in range(3)] == [0.0] * 3
+    with warehouse.connection() as connection:
+        connection.execute(
+            "update penstock.rate_limits set grants[3] = grants[3] + interval '1 day',"
+            " updated_at = updated_at + interval '1 day' where cardinality(grants) > 0"
+        )
+    assert 59 < limiter.reserve("key", [limit]) <= 60
+
+
+def test_a_place_that_is_refused_after_the_clock_went_back_comes_nearer_all_the_same(warehouse: Warehouse) -> None:
+    limiter = SharedLimiter(warehouse, max_wait=60)
+    limit = Limit(1, 100.0)
+    limiter.reserve("key", [limit])
+    clock_went_back(warehouse)
+    assert limiter.reserve("key", [limit]) == pytest.approx(100, abs=0.5)  # too long: nothing was taken
+    clock_went_back(warehouse, -50.0)  # 50 seconds pass
+    assert limiter.reserve("key", [limit]) == pytest.approx(50, abs=0.5)
+
+
+def test_what_a_vendor_has_closed_stays_closed_when_the_clock_goes_back(warehouse: Warehouse) -> None:
+    limiter = SharedLimiter(warehouse)
+    limiter.reserve("key", [Limit(10, 1.0)])
+    limiter.block("key", 30, "Retry-After")
+    clock_went_back(warehouse)
+    assert 29 < limiter.reserve("key", [Limit(10, 1.0)]) <= 30
+
+
+# -- what a reservation costs
+
+
 @pytest.mark.parametrize(
     ("limits", "waits"),
     [

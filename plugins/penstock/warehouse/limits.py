@@ -2,7 +2,8 @@
 
 A call first reserves its place and then sleeps until it: one round trip, no polling, nobody starves, because the
 row's lock serves callers in turn. Limits in a process multiply with the workers; limits with a lock that callers
-try for again and again leave some of them with nothing.
+try for again and again leave some of them with nothing. A clock that goes back is borne, see
+`ops/migrations/0007_bear_clocks_that_go_back.sql`.
 """
 
 from __future__ import annotations
