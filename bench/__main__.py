@@ -19,7 +19,6 @@ from bench import pacing
 from bench.job import EVENTS_A_DAY, Job, describe
 from bench.machine import BenchError, Machine, Measurement, machine, run_child
 
-LATENCY_MS = 100.0
 CONCURRENCIES = (1, 2, 4)
 SPARE_DAYS = 3
 """The stream's first and last day are not whole in every zone."""
@@ -38,6 +37,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--days", type=int, default=4, help="days of 24,000 events that are read (default 4)")
     parser.add_argument("--repeat", type=int, default=3, help="runs of which the median counts, at 0 ms (default 3)")
+    parser.add_argument("--latency", type=float, default=100.0, help="ms, of the section latency (default 100)")
     parser.add_argument("--pacing-seconds", type=float, default=60.0, help="length of the pacing test (default 60)")
     parser.add_argument("--long-days", type=int, default=42, help="days of the long run for memory (default 42)")
     parser.add_argument("--only", choices=("throughput", "latency", "repeat", "memory", "pacing"), action="append")
@@ -69,10 +69,11 @@ class Bench:
 
     def latency(self) -> None:
         """Where the network is what takes the time."""
+        milliseconds = self._options.latency
         for slices in CONCURRENCIES:
-            heading(f"Klaviyo events to staging, {LATENCY_MS:g} ms latency, {slices} slice(s) at a time")
+            heading(f"Klaviyo events to staging, {milliseconds:g} ms latency, {slices} slice(s) at a time")
             names = ("bare", "plain_good", "ours", *(("row_by_row",) if slices == 1 else ()))
-            found = {name: self._once(name, slices=slices, latency=LATENCY_MS) for name in names}
+            found = {name: self._once(name, slices=slices, latency=milliseconds) for name in names}
             print_table(list(found.values()), found.get("plain_good"))
             ours = found["ours"]
             share = ours.rows / ours.more["reading_seconds"] / found["bare"].rows_per_second
