@@ -125,6 +125,12 @@ def test_a_used_up_day_of_the_developer_token_closes_all_of_its_customers() -> N
     assert at.client.requests == 1
 
 
+def test_a_quota_that_asks_for_ages_is_believed_for_a_week() -> None:
+    """No instant is 1e14 seconds away: the error came in the place of the vendor's own."""
+    failure = bench(answer(*failed(429, "quotaError", "RESOURCE_EXHAUSTED", delay=f"{10**14}s"))).refused(STREAM)
+    assert (failure.code, failure.resets_at) == ("GOOGLE_ADS_QUOTA_DAY", NOW + dt.timedelta(days=7))
+
+
 def test_each_call_counts_for_the_customer_and_for_the_developer_token() -> None:
     at = bench(answer(200, GOOD))
     at.client.send(STREAM)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from penstock.clients.klaviyo import KlaviyoClient
 from penstock.core.errors import CATALOGUE
 from penstock.sources.klaviyo import LIMITS
 from penstock.sources.stream import Request
-from tests.client_doubles import Bench, answer
+from tests.client_doubles import NOW, Bench, answer
 
 EVENTS = Request("GET", "api/events", limit="events")
 REPORT = Request("POST", "api/flow-series-reports", body={}, limit="reports")
@@ -67,6 +68,11 @@ def test_the_message_names_the_part_of_the_request_that_was_refused() -> None:
     failure = Bench(KlaviyoClient, LIMITS, [answer(400, body)]).refused(EVENTS)
     assert failure.message == "Invalid input. | no such field | filter"
     assert failure.provider_code == "invalid"
+
+
+def test_a_wait_that_no_calendar_can_show_is_still_the_vendors_own_error() -> None:
+    failure = Bench(KlaviyoClient, LIMITS, [answer(429, retry_after="1e12")]).refused(EVENTS)
+    assert (failure.code, failure.resets_at) == ("KLAVIYO_RATE_LIMIT", NOW + dt.timedelta(days=7))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from penstock.clients.meta_ads import MetaClient, ReportState, usage_of
 from penstock.core.errors import CATALOGUE, PenstockError
+from penstock.core.pacing import LONGEST_WAIT_S
 from penstock.sources.meta_ads import LIMITS
 from penstock.sources.stream import Request
 from tests.client_doubles import TOKEN, Bench, answer
@@ -116,6 +117,13 @@ def test_the_business_header_counts_in_minutes_and_lies_below_a_business_id() ->
     header = business(100, 12)
     set_up = Bench(MetaClient, LIMITS, [answer(400, refusal(80004), x_business_use_case_usage=header)])
     assert set_up.refused(INSIGHTS).retry_after == 720.0
+
+
+def test_a_header_that_asks_for_ages_closes_the_limit_for_a_week() -> None:
+    """No instant is 1e12 minutes away; the database refused it."""
+    set_up = Bench(MetaClient, LIMITS, [answer(body={"data": []}, x_business_use_case_usage=business(96, 10**12))])
+    set_up.client.send(INSIGHTS)
+    assert [seconds for _, seconds, _ in set_up.limiter.blocked] == [LONGEST_WAIT_S]
 
 
 @pytest.mark.parametrize(("minutes", "seconds"), [(0, 600), (7, 420), (400, 3600)])

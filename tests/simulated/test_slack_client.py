@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from penstock.clients.credentials import Credentials
-from penstock.clients.slack import SlackClient
+from penstock.clients.slack import SlackClient, retry_after_of
 from penstock.core.errors import PenstockError
+from penstock.core.pacing import LONGEST_WAIT_S
 from sandbox.slack import revoked_token, token
 from tests.client_doubles import Clock
 from tests.sandbox_fixture import Sandbox
@@ -76,6 +77,10 @@ def test_a_wait_of_more_than_a_minute_is_not_for_an_alert(sandbox: Sandbox, cloc
     sandbox.faults({"vendor": "slack", "action": "status", "params": {"status": 429, "retry_after": 90}})
     failure = refused(slack(sandbox, clock))
     assert (failure.code, failure.retry_after) == ("SLACK_RATE_LIMIT", 90.0)
+
+
+def test_a_wait_that_no_calendar_can_show_is_a_week() -> None:
+    assert retry_after_of({"Retry-After": "9" * 20}) == LONGEST_WAIT_S
 
 
 @pytest.mark.parametrize(

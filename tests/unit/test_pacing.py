@@ -4,7 +4,15 @@ import datetime as dt
 
 import pytest
 
-from penstock.core.pacing import PACIFIC, RetryBudget, backoff, next_full_hour, next_midnight, retry_after
+from penstock.core.pacing import (
+    LONGEST_WAIT_S,
+    PACIFIC,
+    RetryBudget,
+    backoff,
+    next_full_hour,
+    next_midnight,
+    retry_after,
+)
 
 NOW = dt.datetime(2026, 11, 1, 12, 0, tzinfo=dt.UTC)
 
@@ -36,6 +44,19 @@ def test_backoff_jitters_over_the_whole_range() -> None:
 )
 def test_retry_after_reads_seconds_and_dates(value: str | None, expected: float | None) -> None:
     assert retry_after(value, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    "value", ["604801", "1e12", "1e300", "Fri, 31 Dec 9999 23:59:59 GMT", "Sun, 08 Nov 2026 12:00:01 GMT"]
+)
+def test_a_wait_of_more_than_a_week_is_a_week(value: str) -> None:
+    """No instant is 1e12 seconds away: the error came in the place of the vendor's own."""
+    assert retry_after(value, NOW) == LONGEST_WAIT_S
+    assert NOW + dt.timedelta(seconds=LONGEST_WAIT_S) == dt.datetime(2026, 11, 8, 12, 0, tzinfo=dt.UTC)
+
+
+def test_a_date_that_no_clock_can_show_is_unreadable() -> None:
+    assert retry_after("Mon, 02 Nov 2026 99999999999999999999:00:00 GMT", NOW) is None
 
 
 def test_a_date_in_retry_after_counts_from_the_vendors_clock() -> None:

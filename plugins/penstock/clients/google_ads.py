@@ -17,6 +17,7 @@ from penstock.clients.google_tokens import GoogleTokens, refreshable, service_ac
 from penstock.clients.sessions import BodyTooLarge, BodyTooSlow, ThreadLocal, network_error, new_session
 from penstock.clients.transport import PACE_LIMIT_S, Attempt, Outcome, VendorClient
 from penstock.core.errors import ConfigurationError, PenstockError, PermissionDenied, error
+from penstock.core.pacing import longest_wait
 from penstock.sources.fields import find
 from penstock.sources.google_ads import (
     DEVELOPER_LIMITS,
@@ -323,4 +324,4 @@ def quota_text(failure: Mapping[str, Any]) -> str:
 def seconds(duration: Any) -> float | None:
     """A Duration as JSON writes it, `"3600s"` or `"0.500s"`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)s", str(duration))
-    return float(match.group(1)) if match else None
+    return longest_wait(float(match.group(1))) if match else None

@@ -18,6 +18,7 @@ from penstock.clients.answers import Answer, Fault, Usage, classify, rule
 from penstock.clients.sessions import BodyTooLarge, BodyTooSlow, ThreadLocal, network_error, new_session
 from penstock.clients.transport import Attempt, Outcome, VendorClient
 from penstock.core.errors import PenstockError, error
+from penstock.core.pacing import longest_wait
 from penstock.sources.meta_ads import META_API_VERSION, WRITE_COST
 from penstock.sources.stream import Request
 
@@ -303,7 +304,7 @@ def usage_of(headers: Mapping[str, str]) -> Usage:
             minutes = number(entry.get("estimated_time_to_regain_access"))
             seconds = max(minutes * 60.0, number(entry.get("reset_time_duration")) if max(percents) >= 100 else 0.0)
             if seconds > 0:
-                usage.regain_seconds = max(usage.regain_seconds or 0.0, seconds)
+                usage.regain_seconds = max(usage.regain_seconds or 0.0, longest_wait(seconds))
     return usage
 
 

@@ -17,7 +17,7 @@ from penstock.clients.credentials import Credentials
 from penstock.clients.redaction import Redactor
 from penstock.clients.sessions import BodyTooLarge, BodyTooSlow, network_error, new_session
 from penstock.core.errors import PenstockError, RateLimited, error
-from penstock.core.pacing import RETRY_BUDGET_S, RetryBudget
+from penstock.core.pacing import RETRY_BUDGET_S, RetryBudget, longest_wait
 from penstock.core.slack_errors import CODES, Scope, scope_of
 from penstock.core.slack_messages import SlackMessage, carries
 from penstock.core.templates import clean
@@ -253,4 +253,4 @@ def never_sent(failure: Exception) -> bool:
 def retry_after_of(headers: Mapping[str, Any]) -> float | None:
     """Slack's Retry-After in seconds."""
     value = str(headers.get("retry-after", headers.get("Retry-After", "")))
-    return float(value) if value.isdigit() else None
+    return longest_wait(float(value)) if value.isdecimal() else None

@@ -9,6 +9,11 @@ from zoneinfo import ZoneInfo
 
 RETRY_BUDGET_S = 60.0  # what one call may wait in all before the run is put back instead
 
+LONGEST_WAIT_S = 7 * 86400.0
+"""What a vendor's word closes an account for at most, whatever it says. The longest quotas that our vendors document
+are of a day (Klaviyo's reports, GA4's and Google Ads' quotas); more than a week is a fault of theirs, which must not
+stop an account for years. After it the vendor is asked again, and says it again if it means it."""
+
 PACIFIC = ZoneInfo("America/Los_Angeles")  # where Google's days begin
 
 
@@ -27,7 +32,7 @@ def backoff(attempt: int, base: float, cap: float, rng: Callable[[], float]) -> 
 
 
 def retry_after(value: str | None, now: dt.datetime, sent_at: str | None = None) -> float | None:
-    """The seconds that a Retry-After header asks for; None when it is absent or unreadable.
+    """The seconds that a Retry-After header asks for, at most LONGEST_WAIT_S; None when it is absent or unreadable.
 
     Parameters
     ----------
@@ -45,7 +50,12 @@ def retry_after(value: str | None, now: dt.datetime, sent_at: str | None = None)
         if moment is None:
             return None
         seconds = (moment - (http_date(sent_at) or now)).total_seconds()
-    return max(0.0, seconds) if seconds < float("inf") else None
+    return longest_wait(max(0.0, seconds)) if seconds < float("inf") else None
+
+
+def longest_wait(seconds: float) -> float:
+    """The wait that a vendor names, as far as it is believed."""
+    return min(seconds, LONGEST_WAIT_S)
 
 
 def http_date(value: str | None) -> dt.datetime | None:
@@ -53,7 +63,7 @@ def http_date(value: str | None) -> dt.datetime | None:
         return None
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
 
