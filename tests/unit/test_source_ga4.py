@@ -84,6 +84,26 @@ def test_an_empty_page_before_the_end_is_an_error() -> None:
     assert refused.value.retryable
 
 
+def rows_counted(**row_count: Any) -> Any:
+    stream = SOURCE.stream("events")
+    request = stream.request(ACCOUNT, days("2026-10-01", "2026-10-02", page_size=1000), None)
+    body = report({"date": "20261031", "eventName": "x"}, {"eventCount": "1", "eventValue": "0"}, 1000)
+    del body["rowCount"]
+    return stream.parse({**body, **row_count}, request)
+
+
+@pytest.mark.parametrize("row_count", [{}, *({"rowCount": each} for each in (None, "abc", [], {}, -1, 2.5, True))])
+def test_rows_that_nobody_has_counted_are_a_mismatch_and_not_the_last(row_count: dict[str, Any]) -> None:
+    with pytest.raises(UnreadableRecord, match="rowCount") as refused:
+        rows_counted(**row_count)
+    assert refused.value.code == "SCHEMA_MISMATCH"
+
+
+def test_a_count_may_be_text_as_googles_json_writes_long_integers() -> None:
+    found = rows_counted(rowCount="2500")
+    assert (found.next_token, found.expected) == ("1000", 2500)
+
+
 def test_an_empty_report_is_a_page_without_records() -> None:
     stream = SOURCE.stream("events")
     request = stream.request(ACCOUNT, days("2026-10-01", "2026-10-02"), None)

@@ -82,6 +82,16 @@ def test_pages_follow_the_cursor_until_there_is_no_next_link() -> None:
     assert stream.request(ACCOUNT, days("2026-10-01", "2026-10-08"), "A2").params["after"] == "A2"
 
 
+@pytest.mark.parametrize("cursors", [{}, {"cursors": {}}, {"cursors": {"after": ""}}, {"cursors": None}])
+def test_a_next_page_without_a_cursor_is_a_mismatch_and_not_the_end(cursors: dict[str, Any]) -> None:
+    """The rest would be missing without a word. The link holds the token: it is no part of the message."""
+    body = {"data": [], "paging": {**cursors, "next": "https://graph.facebook.com/x?access_token=EAAverysecret"}}
+    with pytest.raises(UnreadableRecord, match=r"paging\.next") as refused:
+        SOURCE.stream("insights_ad").parse(body, Request("GET", "x"))
+    assert refused.value.code == "SCHEMA_MISMATCH"
+    assert "EAAverysecret" not in str(refused.value)
+
+
 def test_the_next_link_with_its_token_never_becomes_part_of_a_page() -> None:
     stream = SOURCE.stream("insights_ad")
     link = "https://graph.facebook.com/x?access_token=EAAverysecret&after=A2"

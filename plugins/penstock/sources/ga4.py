@@ -20,6 +20,7 @@ from penstock.sources.fields import (
     excerpt,
     expect_list,
     find,
+    is_integer,
     join_key,
     required,
 )
@@ -136,13 +137,26 @@ def ask_report(dimensions: Sequence[str], metrics: Sequence[str]) -> Callable[[A
 def parse_report(body: Any, request: Request) -> Page:
     """A page of a report; the next token is the row number that follows its last row."""
     records = flatten(body)
-    expected = int(find(body, "rowCount") or 0)
+    expected = row_count(body, records)
     offset = int((request.body or {})["offset"])
     reached = offset + len(records)
     if reached < expected and not records:
         raise error("ROWCOUNT_MISMATCH", f"rows {offset} to {expected} are missing: the page is empty")
     token = str(reached) if reached < expected else None
     return Page(records, token, expected, flags_of(body))
+
+
+def row_count(report: Any, records: Sequence[Record]) -> int:
+    """The rows of all pages. Raises SCHEMA_MISMATCH: without it no page can be told from the last.
+
+    Google leaves out what is zero. https://protobuf.dev/programming-guides/json/
+    """
+    count = find(report, "rowCount")
+    if count is None and not records:
+        return 0
+    if not is_integer(count) or int(count) < 0:
+        raise error("SCHEMA_MISMATCH", f"rowCount should be the number of all rows, got {excerpt(count)}")
+    return int(count)
 
 
 def flatten(report: Any) -> list[Record]:

@@ -130,7 +130,11 @@ def compact(value: Any) -> str:
 def page_of(body: Any, request: Request) -> Page:
     """A cursor-paged answer. The link in `paging.next` holds the access token and is not followed."""
     records = expect_list(body, "data")
-    token = find(body, "paging", "cursors", "after") if find(body, "paging", "next") else None
+    if not find(body, "paging", "next"):
+        return Page(records)
+    token = find(body, "paging", "cursors", "after")
+    if not token:
+        raise error("SCHEMA_MISMATCH", "paging.next names another page, and paging.cursors has no after to ask for it")
     return Page(records, token)
 
 
