@@ -4,7 +4,7 @@
 --
 -- roas = revenue that the ad platforms credit themselves with / their spend
 -- mer  = the shop's sales / spend of ALL platforms
--- cac  = spend of all platforms / new customers        aov = sales / orders
+-- cac  = spend of all platforms / new customers        aov = sales / orders with a price
 --
 -- A ratio whose divisor is zero, or whose parts no source provides, is null. So is an amount of which a part lacks
 -- a rate: a partial sum would look like a figure; fx_missing says so. `*_final`: the day was read when the vendor
@@ -52,6 +52,7 @@ measures as (
         null::numeric as email_revenue,
         null::numeric as message_revenue,
         null::bigint as orders,
+        null::bigint as priced_orders,
         null::numeric as sales,
         coalesce(spend.date < accounts.final_before, false) as is_final
     from core_warehouse.fct_ad_spend_daily as spend
@@ -69,7 +70,7 @@ measures as (
         web.users,
         web.transactions,
         core_warehouse.to_currency(web.purchase_revenue, web.currency, accounts.currency, web.date),
-        null, null, null, null,
+        null, null, null, null, null,
         web.is_final
     from core_warehouse.fct_ga4_daily as web
     inner join accounts on web.connection_id = accounts.connection_id
@@ -91,7 +92,7 @@ measures as (
             else 0
         end,
         core_warehouse.to_currency(message.conversion_value, message.currency, accounts.currency, message.date),
-        null, null,
+        null, null, null,
         coalesce(message.date < accounts.final_before, false)
     from core_warehouse.fct_klaviyo_message_daily as message
     inner join accounts on message.connection_id = accounts.connection_id
@@ -105,6 +106,7 @@ measures as (
         null,
         null, null, null, null, null, null, null, null, null, null, null,
         sold.orders,
+        sold.priced_orders,
         core_warehouse.to_currency(sold.sales, sold.currency, coalesce(shop.currency, 'USD'), sold.date),
         null
     from core_warehouse.fct_shop_sales_daily as sold
@@ -147,12 +149,13 @@ by_day as (
                 then sum(message_revenue)
         end as message_revenue,
         sum(orders) as orders,
-        case when bool_and(sales is not null) filter (where measured = 'ORDERS') then sum(sales) end as sales,
+        sum(priced_orders) as priced_orders,
+        case when bool_and(sales is not null) filter (where priced_orders > 0) then sum(sales) end as sales,
         bool_or(
             case measured
                 when 'GA4' then ga4_revenue is null
                 when 'KLAVIYO' then message_revenue is null
-                when 'ORDERS' then sales is null
+                when 'ORDERS' then sales is null and priced_orders > 0
                 else spend is null or revenue is null
             end
         ) as fx_missing,
@@ -188,7 +191,7 @@ select
     by_day.sales,
     by_day.sales / nullif(by_day.spend, 0) as mer,
     null::numeric as cac,
-    by_day.sales / nullif(by_day.orders, 0) as aov,
+    by_day.sales / nullif(by_day.priced_orders, 0) as aov,
     by_day.fx_missing,
     case
         when by_day.spend_final and spending.shop_id is not null

@@ -6,7 +6,7 @@ select
     sold.date,
     sold.orders as order_count,
     sold.sales as revenue,
-    sold.sales / nullif(sold.orders, 0) as aov,
+    sold.sales / nullif(sold.priced_orders, 0) as aov,
     sold.currency,
     shop.timezone
 from core_warehouse.fct_shop_sales_daily as sold

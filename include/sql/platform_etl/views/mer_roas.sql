@@ -47,6 +47,7 @@ sold as (
             ) as converted
         from core_warehouse.fct_shop_sales_daily as daily
         left join core_warehouse.shops as shop on daily.shop_id = shop.shop_id
+        where daily.priced_orders > 0
     ) as sales
     group by sales.shop_id, sales.date
 )
