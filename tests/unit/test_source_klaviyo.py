@@ -283,6 +283,26 @@ def test_a_chosen_conversion_metric_counts_as_orders() -> None:
     assert stream.row(record, chosen).payload["metric_name"] == "Placed Order"
 
 
+BESTELLUNG = {"metrics": {"Bestellung": "M9", "Opened Email": "M2"}}
+ELSEWHERE = Account("c0", "s", "1", settings={"conversion_metric_id": "M9"}, facts=BESTELLUNG)
+
+
+@pytest.mark.parametrize(
+    ("stream", "params"),
+    [
+        ("events", {"metric": "Placed Order"}),
+        ("message_aggregates", {"metric": "Placed Order", "by": "$attributed_message"}),
+        ("totals", {"metric": "Placed Order", "by": ""}),
+    ],
+)
+def test_a_chosen_conversion_metric_is_read_whatever_it_is_called(stream: str, params: dict[str, str]) -> None:
+    """The runbook's remedy for an account without a metric of the name. Its revenue was zero."""
+    declared = SOURCE.stream(stream)
+    assert params in declared.variants(ELSEWHERE)
+    request = declared.request(ELSEWHERE, days("2026-11-01", "2026-11-02", **params), None)
+    assert "'M9'" in f"{request.body} {request.params}"
+
+
 def statistics(value: Any) -> dict[str, Any]:
     return dict.fromkeys((*REPORT_COUNTS, *REPORT_AMOUNTS), value)
 

@@ -79,15 +79,13 @@ def totals_variants(account: Account) -> Sequence[Mapping[str, str]]:
 
 def conversion_metric(account: Account) -> str | None:
     """The metric that revenue is counted by; None when the account has none yet."""
-    chosen = account.settings.get("conversion_metric_id")
-    return str(chosen) if chosen else metric_id(account, PLACED_ORDER)
+    return metric_id(account, PLACED_ORDER)
 
 
 def ask_aggregates(account: Account, window: Slice, token: str | None) -> Request:
     start, end = bounds(window)
-    name = window.params["metric"]
     attributes: dict[str, Any] = {
-        "metric_id": conversion_metric(account) if name == PLACED_ORDER else metric_id(account, name),
+        "metric_id": metric_id(account, window.params["metric"]),
         "measurements": ["count", "unique", "sum_value"],
         "interval": "day",
         "page_size": window.page_size or AGGREGATE_PAGE,
@@ -184,8 +182,6 @@ def read_message_aggregate(record: Record, account: Account) -> Row:
 
 def metric_name(account: Account, wanted: str) -> str:
     """Our name of a metric: a chosen conversion metric counts as orders, whatever it is called there."""
-    if wanted == conversion_metric(account):
-        return PLACED_ORDER
     return next((name for name in MESSAGE_METRICS if metric_id(account, name) == wanted), "")
 
 

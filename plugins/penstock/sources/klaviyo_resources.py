@@ -198,7 +198,12 @@ def entity_stream(
 
 
 def metric_id(account: Account, name: str) -> str | None:
-    found = (account.facts.get("metrics") or {}).get(name)
+    """The account's id of a metric that we know by this name; None when it has none yet.
+
+    Orders and revenue are counted by the metric that the account has chosen, whatever it is called there.
+    """
+    chosen = account.settings.get("conversion_metric_id") if name == PLACED_ORDER else None
+    found = chosen or (account.facts.get("metrics") or {}).get(name)
     return None if found is None else str(found)
 
 
