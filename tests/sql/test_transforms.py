@@ -131,7 +131,6 @@ def test_one_restated_record_rewrites_its_own_rows_only(model: Model) -> None:
         ("meta", "insights_country", "payload ->> 'country' = 'C1'", "fct_meta_breakdown_daily"),
         ("ga4", "traffic", "payload ->> 'sessionDefaultChannelGroup' = 'Channel 1'", "fct_ga4_daily"),
         ("klaviyo", "message_aggregates", "payload ->> 'dimension' = 'm2'", "fct_klaviyo_message_daily"),
-        ("klaviyo", "events", "true", "fct_klaviyo_event_daily"),
     ],
 )
 def test_a_row_that_the_vendor_withdrew_disappears_on_the_days_that_were_read(

@@ -54,7 +54,7 @@ def test_events_are_asked_for_per_chosen_metric_between_two_instants() -> None:
     chosen = Account(
         "c0", "s", "1", settings={"event_metrics": ["Opened Email", "Nobody Has This"]}, facts=ACCOUNT.facts
     )
-    assert stream.variants(chosen) == ({"metric": "Opened Email"},)
+    assert stream.variants(chosen) == ({"metric": "Opened Email"}, {"metric": "Placed Order"})
     request = stream.request(ACCOUNT, days("2026-11-01", "2026-11-02", metric="Placed Order"), "C2")
     assert request.params["filter"] == (
         "equals(metric_id,'M1'),greater-or-equal(datetime,2026-11-01T04:00:00Z),less-than(datetime,2026-11-02T05:00:00Z)"
@@ -301,6 +301,12 @@ def test_a_chosen_conversion_metric_is_read_whatever_it_is_called(stream: str, p
     assert params in declared.variants(ELSEWHERE)
     request = declared.request(ELSEWHERE, days("2026-11-01", "2026-11-02", **params), None)
     assert "'M9'" in f"{request.body} {request.params}"
+
+
+def test_orders_that_are_chosen_by_their_own_name_as_well_are_read_once() -> None:
+    settings = {"conversion_metric_id": "M9", "event_metrics": ["Bestellung", "Opened Email"]}
+    variants = SOURCE.stream("events").variants(dataclasses.replace(ELSEWHERE, settings=settings))
+    assert variants == ({"metric": "Placed Order"}, {"metric": "Opened Email"})
 
 
 def statistics(value: Any) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from penstock.sources.fields import Checker, compile_fields, excerpt, expect_lis
 from penstock.sources.stream import Account, Kind, Page, Record, Request, Row, Slice, Stream
 
 PLACED_ORDER = "Placed Order"
-DEFAULT_EVENT_METRICS = (PLACED_ORDER,)
 
 NO_PAGE_SIZE = 1  # of endpoints that take no wish: there is nothing to halve
 
@@ -208,9 +207,11 @@ def metric_id(account: Account, name: str) -> str | None:
 
 
 def event_variants(account: Account) -> Sequence[Mapping[str, str]]:
-    """One slice per chosen metric that this account has."""
-    chosen = account.settings.get("event_metrics") or DEFAULT_EVENT_METRICS
-    return tuple({"metric": name} for name in chosen if metric_id(account, name))
+    """One slice per chosen metric that this account has, and always one of the orders: they are checked against the
+    vendor's own total. A metric that goes by two names is read once."""
+    chosen = account.settings.get("event_metrics") or ()
+    names = {metric_id(account, name): name for name in (*chosen, PLACED_ORDER)}
+    return tuple({"metric": name} for identity, name in names.items() if identity)
 
 
 def ask_events(account: Account, window: Slice, token: str | None) -> Request:

@@ -1,5 +1,6 @@
 -- Orders of the account as Klaviyo counts them: all of them, and those it attributes to some channel. A day that was
--- asked for and not answered had none, so that figures of ours that should not be there show.
+-- asked for and not answered had none, so that figures of ours that should not be there show. Each total names the
+-- metric that it was counted by.
 with
 windows as (
     select run_windows.first_day, run_windows.last_day
@@ -19,9 +20,17 @@ days as (
     cross join lateral generate_series(windows.first_day, windows.last_day, interval '1 day') as day (value)
 ),
 
+-- The metric by which this account counts orders.
+conversion as (
+    select core_warehouse.klaviyo_conversion_metric(account.settings, account.facts) as metric_id
+    from public.platform_connections as account
+    where account.id = %(connection_id)s
+),
+
 answered as (
     select
         days.date,
+        max(staged.payload ->> 'metric_id') as metric_id,
         sum((staged.payload ->> 'count')::numeric) filter (where kind.is_total) as orders,
         sum((staged.payload ->> 'sum_value')::numeric) filter (where kind.is_total) as order_value,
         sum((staged.payload ->> 'count')::numeric) filter (where kind.is_attributed) as attributed_orders,
@@ -44,8 +53,10 @@ source as materialized (
     select
         answered.date, total.metric,
         coalesce(total.value, 0)::numeric(18, 6) as value,
-        case when total.is_money then %(currency)s::char(3) end as currency
+        case when total.is_money then %(currency)s::char(3) end as currency,
+        coalesce(answered.metric_id, conversion.metric_id) as conversion_metric_id
     from answered
+    cross join conversion
     cross join lateral (
         values
         ('placed_orders', answered.orders, false),
@@ -76,7 +87,8 @@ compared as (
             and stored.metric = source.metric
     where
         source.date is null
-        or (stored.value, stored.currency) is distinct from (source.value, source.currency)
+        or (stored.value, stored.currency, stored.conversion_metric_id)
+        is distinct from (source.value, source.currency, source.conversion_metric_id)
 ),
 
 withdrawn as (
@@ -84,12 +96,16 @@ withdrawn as (
     where fact.ctid = any(array(select place from compared where date is null))
 )
 
-insert into core_warehouse.fct_account_totals as fact (connection_id, date, metric, value, currency, run_id)
-select %(connection_id)s::uuid, date, metric, value, currency, %(run_id)s::uuid
+insert into core_warehouse.fct_account_totals as fact (
+    connection_id, date, metric, value, currency, conversion_metric_id, run_id
+)
+select
+    %(connection_id)s::uuid, date, metric, value, currency, conversion_metric_id, %(run_id)s::uuid
 from compared
 where date is not null
 on conflict (connection_id, date, metric) do update set
     value = excluded.value,
     currency = excluded.currency,
+    conversion_metric_id = excluded.conversion_metric_id,
     run_id = excluded.run_id,
     loaded_at = now()

@@ -1,5 +1,6 @@
 -- Events per day and metric, in the account's zone. A run reads a piece of a day, so every day it touched is counted
--- again from all staged events of that day.
+-- again from all staged events of that day. The metric that counts orders has a row on every day that was read, with
+-- nothing in it if need be: without it a day without orders looks like one whose events nobody has read.
 with
 windows as (
     select run_windows.first_day, run_windows.last_day
@@ -13,30 +14,48 @@ span as (
     from windows
 ),
 
-source as materialized (
+occurred as (
     select
+        staged.record_key,
         staged.record_date as date,
         staged.payload #>> '{relationships,metric,data,id}' as metric_id,
-        max(metric.name) as metric_name,
-        %(currency)s::char(3) as currency,
-        count(*) as events,
-        count(distinct staged.payload #>> '{relationships,profile,data,id}') as profiles,
-        coalesce(
-            sum((staged.payload #>> '{attributes,event_properties,$value}')::numeric), 0
-        )::numeric(18, 6) as value
+        staged.payload #>> '{relationships,profile,data,id}' as profile_id,
+        (staged.payload #>> '{attributes,event_properties,$value}')::numeric as value
     from windows
     inner join staging_ingest.klaviyo_events as staged
         on staged.record_date between windows.first_day and windows.last_day
-    left join core_warehouse.dim_klaviyo_metric as metric
-        on
-            staged.connection_id = metric.connection_id
-            and staged.payload #>> '{relationships,metric,data,id}' = metric.metric_id
     where
         staged.connection_id = %(connection_id)s
         and staged.report_key = 'events'
         and staged.record_date >= (select span.first_day from span)
         and staged.record_date <= (select span.last_day from span)
-    group by staged.record_date, staged.payload #>> '{relationships,metric,data,id}'
+
+    union all
+
+    select
+        null,
+        day.value::date,
+        core_warehouse.klaviyo_conversion_metric(account.settings, account.facts),
+        null,
+        null
+    from windows
+    cross join lateral generate_series(windows.first_day, windows.last_day, interval '1 day') as day (value)
+    inner join public.platform_connections as account on account.id = %(connection_id)s
+),
+
+source as materialized (
+    select
+        occurred.date, occurred.metric_id,
+        max(metric.name) as metric_name,
+        %(currency)s::char(3) as currency,
+        count(occurred.record_key) as events,
+        count(distinct occurred.profile_id) as profiles,
+        coalesce(sum(occurred.value), 0)::numeric(18, 6) as value
+    from occurred
+    left join core_warehouse.dim_klaviyo_metric as metric
+        on metric.connection_id = %(connection_id)s and occurred.metric_id = metric.metric_id
+    where occurred.metric_id is not null
+    group by occurred.date, occurred.metric_id
 ),
 
 stored as (

@@ -15,10 +15,7 @@ span as (
 
 -- The metric by which this account counts revenue.
 conversion as (
-    select
-        coalesce(
-            account.settings ->> 'conversion_metric_id', account.facts #>> '{metrics,Placed Order}', ''
-        ) as metric_id
+    select coalesce(core_warehouse.klaviyo_conversion_metric(account.settings, account.facts), '') as metric_id
     from public.platform_connections as account
     where account.id = %(connection_id)s
 ),

@@ -2,11 +2,37 @@
 -- Days that only one side has are compared as well: a missing figure counts as zero. Without a vendor total there is
 -- nothing to say, so the difference is null.
 --
+-- Klaviyo's totals are compared with what was counted by the same conversion metric, and with the events of days whose
+-- events were read.
+--
 -- known_gap is the part of the total that the vendor itself leaves without an owner; it is named and not counted:
 --   META     delivery that belongs to no ad: the account's own figure less the sum of its ads
 --   KLAVIYO  orders that no message is credited with: all orders less the attributed ones
 create or replace view reporting.reconciliation as
 with
+totals as not materialized (
+    select
+        total.*,
+        -- Any one of the day's messages tells: a day is replaced whole.
+        coalesce(
+            (
+                select message.conversion_metric_id = total.conversion_metric_id
+                from core_warehouse.fct_klaviyo_message_daily as message
+                where message.connection_id = total.connection_id and message.date = total.date
+                limit 1
+            ),
+            true
+        ) as is_of_messages,
+        total.conversion_metric_id is null or exists (
+            select
+            from core_warehouse.fct_klaviyo_event_daily as event
+            where
+                event.connection_id = total.connection_id and event.date = total.date
+                and event.metric_id = total.conversion_metric_id
+        ) as is_of_events
+    from core_warehouse.fct_account_totals as total
+),
+
 sides as (
     select
         fact.connection_id,
@@ -110,17 +136,18 @@ sides as (
         null,
         null
     from core_warehouse.fct_klaviyo_event_daily as fact
-    inner join public.platform_connections as account
-        on
-            fact.connection_id = account.id
-            and fact.metric_id = coalesce(
-                account.settings ->> 'conversion_metric_id', account.facts #>> '{metrics,Placed Order}'
-            )
+    inner join public.platform_connections as account on fact.connection_id = account.id
+    left join core_warehouse.fct_account_totals as total
+        on fact.connection_id = total.connection_id and fact.date = total.date and total.metric = 'placed_orders'
     cross join lateral (
         values
         ('placed_orders', fact.events, null),
         ('placed_order_value', fact.value, fact.currency)
     ) as figure (metric, value, currency)
+    where
+        fact.metric_id = coalesce(
+            total.conversion_metric_id, core_warehouse.klaviyo_conversion_metric(account.settings, account.facts)
+        )
 
     union all
 
@@ -133,7 +160,12 @@ sides as (
         total.value,
         null,
         null
-    from core_warehouse.fct_account_totals as total
+    from totals as total
+    where
+        case
+            when total.metric in ('placed_orders', 'placed_order_value') then total.is_of_events
+            else total.is_of_messages
+        end
 
     union all
 
@@ -147,8 +179,8 @@ sides as (
         null,
         total.value,
         null
-    from core_warehouse.fct_account_totals as total
-    where total.metric in ('placed_orders', 'placed_order_value')
+    from totals as total
+    where total.metric in ('placed_orders', 'placed_order_value') and total.is_of_messages
 ),
 
 compared as (
