@@ -28,6 +28,8 @@ class Vendor:
     account: the variable with the one account that a deployment may have by environment alone.
     base_url: the variable that moves the vendor elsewhere; `default_url` is the vendor itself.
     sandbox_path: where the sandbox serves it.
+    more: its other variables that hold a host, a login or a secret. On the sandbox they must not count: half a login
+        would be mixed with the sandbox's, and the sandbox's tokens would go to a host that is not its own.
     """
 
     conn_id: str
@@ -38,6 +40,13 @@ class Vendor:
     base_url: str
     default_url: str
     sandbox_path: str
+    more: tuple[str, ...] = ()
+
+    @property
+    def bound(self) -> tuple[str, ...]:
+        """The variables that count together with the credential alone."""
+        names = (self.base_url, self.account, *self.more)
+        return tuple(name for name in names if name and name != self.credential)
 
 
 VENDORS = (
@@ -50,6 +59,7 @@ VENDORS = (
         base_url="META_BASE_URL",
         default_url="https://graph.facebook.com",  # https://developers.facebook.com/docs/graph-api/overview
         sandbox_path="/meta",
+        more=("META_APP_SECRET",),
     ),
     Vendor(
         conn_id="ga4",
@@ -80,6 +90,14 @@ VENDORS = (
         base_url="GOOGLE_ADS_BASE_URL",
         default_url="https://googleads.googleapis.com",  # https://developers.google.com/google-ads/api/rest/overview
         sandbox_path="/google_ads",
+        more=(
+            "GOOGLE_ADS_REFRESH_TOKEN",
+            "GOOGLE_ADS_CLIENT_ID",
+            "GOOGLE_ADS_CLIENT_SECRET",
+            "GOOGLE_ADS_CREDENTIALS_JSON",
+            "GOOGLE_ADS_LOGIN_CUSTOMER_ID",
+            "GOOGLE_ADS_TOKEN_URL",
+        ),
     ),
     Vendor(
         conn_id="google_calendar",
@@ -90,6 +108,7 @@ VENDORS = (
         base_url="GOOGLE_CALENDAR_BASE_URL",
         default_url="https://www.googleapis.com",  # https://developers.google.com/workspace/calendar/api/v3/reference
         sandbox_path="/google",
+        more=("GOOGLE_CLIENT_ID", "GOOGLE_CALENDAR_TOKEN_URL"),
     ),
     Vendor(
         conn_id="steam",
@@ -110,6 +129,7 @@ VENDORS = (
         base_url="NIVODA_ENDPOINT",
         default_url="https://integrations.nivoda.net/api/diamonds",
         sandbox_path="/nivoda/api/diamonds",
+        more=("NIVODA_USERNAME",),
     ),
     Vendor(
         conn_id="slack",
@@ -120,6 +140,7 @@ VENDORS = (
         base_url="SLACK_BASE_URL",
         default_url="https://slack.com/api/",  # https://docs.slack.dev/apis/web-api/
         sandbox_path="/slack/api/",
+        more=("PENSTOCK_ALERT_CHANNEL",),
     ),
 )
 
@@ -151,14 +172,18 @@ class Plan:
     def given_connections(self) -> frozenset[str]:
         """Ids of connections that the environment carries in Airflow's own form."""
         prefix = "AIRFLOW_CONN_"
-        return frozenset(name.removeprefix(prefix).lower() for name in self.values if name.startswith(prefix))
+        return frozenset(
+            name.removeprefix(prefix).lower()
+            for name, value in self.values.items()
+            if value and name.startswith(prefix)
+        )
 
     def databases(self, warehouse_dsn: str) -> dict[str, str]:
         """Connection id -> connection string, of the warehouse and of every concern with a database of its own."""
         own = {
             conn_id: connection_dsn(self.values[f"AIRFLOW_CONN_{conn_id.upper()}"], f"AIRFLOW_CONN_{conn_id.upper()}")
             for conn_id in CONCERN_SETS
-            if conn_id in self.given_connections and self.values[f"AIRFLOW_CONN_{conn_id.upper()}"]
+            if conn_id in self.given_connections
         }
         return own | {"warehouse": warehouse_dsn}
 
@@ -176,10 +201,17 @@ class Plan:
 
     def _origin(self, vendor: Vendor, has_sandbox: bool) -> str:
         if vendor in self.sandboxed:
-            return f"{'sandbox' if has_sandbox else 'no credentials'} ({vendor.credential} is not set)"
+            return self._stand_in(vendor) if has_sandbox else f"no credentials ({vendor.credential} is not set)"
         if vendor.conn_id in self.given_connections:
             return f"as AIRFLOW_CONN_{vendor.conn_id.upper()} says"
         return f"{self.values.get(vendor.base_url) or vendor.default_url} (from {vendor.credential})"
+
+    def _stand_in(self, vendor: Vendor) -> str:
+        ignored = [name for name in vendor.bound if self.values.get(name)]
+        if not ignored:
+            return f"sandbox ({vendor.credential} is not set)"
+        verb = "is" if len(ignored) == 1 else "are"
+        return f"sandbox ({', '.join(ignored)} {verb} ignored without {vendor.credential})"
 
     def settings_values(
         self, *, warehouse_dsn: str, vault_keys: str, sandbox: Mapping[str, str] | None = None
@@ -189,7 +221,9 @@ class Plan:
         vault_keys: ours, unless the environment has its own. sandbox: what `sandbox_values` answers, if one runs.
         """
         derived = {"PENSTOCK_ENCRYPTION_KEYS": vault_keys, **(sandbox or {})}
-        given = {name: value for name, value in self.values.items() if value}
+        # Without a sandbox a host counts by itself: accounts may carry tokens of their own.
+        ignored = {name for vendor in self.sandboxed for name in vendor.bound} if sandbox else frozenset()
+        given = {name: value for name, value in self.values.items() if value and name not in ignored}
         return derived | given | warehouse_values(warehouse_dsn)
 
 

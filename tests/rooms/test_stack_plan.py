@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import yaml
 from psycopg.conninfo import conninfo_to_dict
 
-from stack import accounts, plan
+from stack import accounts, plan, settings
+from stack.home import PROJECT
 from stack.settings import SettingsError
 
 META = next(vendor for vendor in plan.VENDORS if vendor.conn_id == "meta_ads")
@@ -12,6 +16,38 @@ CREDENTIALS = {
     "nivoda": {"username": "reader@example.com", "password": "hush"},
     "google": {"client_id": "app", "client_secret": "GOCSPX-1"},
 }
+SETTINGS = PROJECT / "airflow_settings.yaml"
+HARMLESS = {
+    "META_API_VERSION",
+    "KLAVIYO_REVISION",
+    "GOOGLE_ADS_API_VERSION",
+    "STEAM_STOREFRONT_LIMIT",
+    "STEAM_REVIEWS_LIMIT",
+    "NIVODA_REQUESTS_PER_SECOND",
+    "NIVODA_COUNT_BATCH",
+    "NIVODA_WITHOUT_ENUMS",
+    "NIVODA_BASE_FILTER",
+    "NIVODA_KEY_FIELD",
+    "NIVODA_MARKUP",
+    "NIVODA_KEEP_PAYLOAD",
+    "NIVODA_CONCURRENCY",
+}
+"""What only paces and shapes the reading: it counts at the sandbox too."""
+
+
+def filled(values: dict[str, str]) -> settings.Settings:
+    """`airflow_settings.yaml` as a start with the sandbox fills it in."""
+    decided = plan.make(values)
+    sandbox = plan.sandbox_values(decided, "http://127.0.0.1:9000", CREDENTIALS)
+    given = decided.settings_values(warehouse_dsn="host=h dbname=d", vault_keys="k", sandbox=sandbox)
+    return settings.load(SETTINGS, given, without=decided.given_connections)
+
+
+def variables(conn_id: str) -> set[str]:
+    """The variables that a vendor's connection is made of."""
+    found = yaml.safe_load(SETTINGS.read_text())["airflow"]["connections"]
+    (connection,) = (item for item in found if item["conn_id"] == conn_id)
+    return {match["name"] for match in settings._VARIABLE.finditer(str(connection)) if match["name"]}
 
 
 def test_with_nothing_set_everything_stands_in_and_says_so() -> None:
@@ -65,6 +101,70 @@ def test_values_for_the_settings_point_only_the_sandboxed_at_the_sandbox() -> No
     assert values["WAREHOUSE_PORT"] == "5433"
     assert values["WAREHOUSE_SCHEMA"] == "warehouse"
     assert values["WAREHOUSE_EXTRA"] == ""
+
+
+@pytest.mark.parametrize("vendor", plan.VENDORS, ids=lambda vendor: vendor.conn_id)
+def test_a_vendor_on_the_sandbox_has_no_host_login_or_secret_of_the_environment(vendor: plan.Vendor) -> None:
+    names = variables(vendor.conn_id) - {vendor.credential} - HARMLESS
+
+    assert filled(dict.fromkeys(names, "https://theirs.example")) == filled({})
+
+
+def test_the_sandboxs_slack_is_asked_for_its_own_channel() -> None:
+    assert filled({"PENSTOCK_ALERT_CHANNEL": "#theirs"}).variables == {"PENSTOCK_ALERT_CHANNEL": "C1"}
+    theirs = {"PENSTOCK_ALERT_CHANNEL": "#theirs", "SLACK_BOT_TOKEN": "xoxb-theirs"}
+    assert filled(theirs).variables == {"PENSTOCK_ALERT_CHANNEL": "#theirs"}
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        (
+            {"META_BASE_URL": "https://graph.facebook.com"},
+            "Meta Ads: sandbox (META_BASE_URL is ignored without META_ACCESS_TOKEN)",
+        ),
+        (
+            {"NIVODA_USERNAME": "me", "NIVODA_ENDPOINT": "https://integrations.nivoda.net/api/diamonds"},
+            "Nivoda: sandbox (NIVODA_ENDPOINT, NIVODA_USERNAME are ignored without NIVODA_PASSWORD)",
+        ),
+        (
+            {"GOOGLE_CLIENT_ID": "theirs"},
+            "Google Calendar: sandbox (GOOGLE_CLIENT_ID is ignored without GOOGLE_CLIENT_SECRET)",
+        ),
+        (
+            {"PENSTOCK_ALERT_CHANNEL": "#theirs"},
+            "Slack: sandbox (PENSTOCK_ALERT_CHANNEL is ignored without SLACK_BOT_TOKEN)",
+        ),
+        (
+            {"GA4_PROPERTY_ID": "1", "GA4_BASE_URL": ""},
+            "Google Analytics 4: sandbox (GA4_PROPERTY_ID is ignored without GA4_CREDENTIALS_JSON)",
+        ),
+        ({"META_API_VERSION": "v25.0"}, "Meta Ads: sandbox (META_ACCESS_TOKEN is not set)"),
+    ],
+)
+def test_a_start_says_which_variable_is_ignored_and_which_one_is_missing(values: dict[str, str], line: str) -> None:
+    assert line in plan.make(values).lines()
+    assert not any("ignored" in each for each in plan.make(values).lines(has_sandbox=False))
+
+
+def test_without_a_sandbox_a_host_counts_for_accounts_with_tokens_of_their_own() -> None:
+    decided = plan.make({"META_BASE_URL": "https://proxy.example/meta", "GA4_BASE_URL": ""})
+
+    values = decided.settings_values(warehouse_dsn="host=h dbname=d", vault_keys="k")
+
+    assert values["META_BASE_URL"] == "https://proxy.example/meta"
+
+
+def test_a_connection_that_is_given_empty_is_none() -> None:
+    assert filled({"AIRFLOW_CONN_META_ADS": ""}) == filled({})
+
+
+def test_what_only_shapes_the_reading_counts_at_the_sandbox_too() -> None:
+    (nivoda,) = (each for each in filled({"NIVODA_CONCURRENCY": "2"}).connections if each.conn_id == "nivoda")
+    fields: dict[str, Any] = dict(nivoda.fields)
+
+    assert '"concurrency": "2"' in fields["extra"]
+    assert (fields["host"], fields["login"]) == ("http://127.0.0.1:9000/nivoda/api/diamonds", "reader@example.com")
 
 
 def test_keys_of_the_environment_win_over_ours() -> None:
