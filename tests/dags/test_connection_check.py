@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from penstock.hooks import check
+from penstock.hooks.klaviyo import KlaviyoHook
 from penstock.jobs.accounts import register_account
 from penstock.warehouse.session import Warehouse
 from penstock.warehouse.vault import Vault
@@ -102,3 +103,38 @@ def test_a_database_without_our_tables_says_that_the_migration_is_pending(
     monkeypatch.setenv("WAREHOUSE_URL", empty_database)
     assert check.main(["--json"]) == 1
     assert lines(capsys)["accounts"]["text"].startswith("MIGRATION_PENDING:")
+
+
+def test_a_key_that_cannot_be_sent_is_one_finding_and_everything_after_it_is_tried(
+    deployment: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account = next(each for each in sandbox.accounts() if each["platform"] == "META")
+    register(deployment, account)
+    fields = {"conn_type": "klaviyo", "host": sandbox.base_url("klaviyo"), "password": "pk_12345\u2026"}
+    monkeypatch.setenv("AIRFLOW_CONN_KLAVIYO", json.dumps(fields))
+
+    assert check.main(["--json"]) == 1
+
+    found = lines(capsys)
+    assert found["connection klaviyo"]["text"].startswith("CREDENTIAL_INVALID:")
+    assert "pk_12345" not in found["connection klaviyo"]["text"]
+    assert found[f"account META {account['account_id']} {account['account_name']}"]["is_ok"]
+
+
+def test_what_nobody_foresaw_is_unknown_tells_no_secret_and_stops_nothing(
+    deployment: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account = next(each for each in sandbox.accounts() if each["platform"] == "META")
+    register(deployment, account)
+
+    def fails(*_: Any) -> None:
+        raise ValueError("Invalid header value b'pk_secret'")
+
+    monkeypatch.setattr(KlaviyoHook, "credentials_of", fails)
+
+    assert check.main(["--json"]) == 1
+
+    found = lines(capsys)
+    assert found["connection klaviyo"]["text"].startswith("UNKNOWN: ValueError in ")
+    assert "pk_secret" not in found["connection klaviyo"]["text"]
+    assert found[f"account META {account['account_id']} {account['account_name']}"]["is_ok"]

@@ -66,6 +66,13 @@ def test_a_connection_that_never_came_to_be_has_delivered_nothing(sandbox: Sandb
     assert scope(failed(SlackClient(Credentials(url, token(sandbox.state))))) is Scope.PASSING
 
 
+def test_a_token_that_no_header_can_carry_is_the_workspace_s_error(sandbox: Sandbox) -> None:
+    failure = failed(SlackClient(Credentials(sandbox.slack_url, "xoxb-1234567890\u2026")))
+    assert (failure.code, scope(failure)) == ("CREDENTIAL_INVALID", Scope.WORKSPACE)
+    assert "1234567890" not in str(failure)
+    assert failure.__context__ is None
+
+
 def test_a_time_out_is_ambiguous_and_does_not_last(sandbox: Sandbox) -> None:
     client = SlackClient(Credentials(sandbox.slack_url, token(sandbox.state)), timeout=0.3)
     sandbox.faults({"vendor": "slack", "action": "timeout", "params": {"seconds": 3}})

@@ -17,11 +17,13 @@ import pytest
 
 from penstock.clients import sessions
 from penstock.clients.credentials import Credentials
+from penstock.clients.ga4 import GA4Client
+from penstock.clients.google_ads import GoogleAdsClient
 from penstock.clients.klaviyo import KlaviyoClient
 from penstock.clients.meta_ads import MetaClient
 from penstock.clients.transport import VendorClient
 from penstock.core.errors import PenstockError
-from penstock.sources import klaviyo, meta_ads
+from penstock.sources import ga4, google_ads, klaviyo, meta_ads
 from penstock.sources.stream import Request
 from tests.client_doubles import SECRET, TOKEN, Bench
 
@@ -295,3 +297,41 @@ def test_threads_have_connections_of_their_own_and_share_the_count(server: Serve
     assert client._sessions._all == []
     client.send(EVENTS)
     assert client.requests == 21
+
+
+@pytest.mark.parametrize(
+    ("broken", "character"),
+    [("pk_12345\u2026", "U+2026"), ("pk_\nsecret", "U+000A"), ("pk_secret\r\n", "U+000D"), ("pk_secret\n", "U+000A")],
+    ids=ascii,
+)
+def test_a_key_that_no_header_can_carry_is_an_invalid_credential(server: Server, broken: str, character: str) -> None:
+    benches = (
+        Bench(KlaviyoClient, klaviyo.LIMITS, credentials=Credentials(server.url, broken)),
+        Bench(GA4Client, ga4.LIMITS, credentials=Credentials(server.url, broken)),
+        Bench(GoogleAdsClient, google_ads.LIMITS, credentials=Credentials(server.url, broken)),
+        Bench(
+            GoogleAdsClient,
+            google_ads.LIMITS,
+            credentials=Credentials(server.url, TOKEN, extra={"developer_token": broken}),
+        ),
+    )
+    for bench in benches:
+        with pytest.raises(PenstockError) as caught:
+            bench.client.check()
+        bench.client.close()
+        failure = caught.value
+        assert (failure.code, failure.retryable) == ("CREDENTIAL_INVALID", False)
+        assert character in failure.message
+        shown = "".join(traceback.format_exception(failure))
+        assert not any(part in shown for part in ("12345", "pk_secret", "secret\n"))
+    assert server.seen == []
+
+
+def test_a_blank_before_a_header_s_value_is_one_that_it_cannot_carry(server: Server) -> None:
+    credentials = Credentials(server.url, TOKEN, extra={"developer_token": " developer-secret"})
+    bench = Bench(GoogleAdsClient, google_ads.LIMITS, credentials=credentials)
+    with pytest.raises(PenstockError) as caught:
+        bench.client.check()
+    bench.client.close()
+    assert caught.value.code == "CREDENTIAL_INVALID"
+    assert "the header developer-token" in caught.value.message

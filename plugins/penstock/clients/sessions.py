@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from penstock.core.errors import PenstockError, error
@@ -20,6 +21,8 @@ READ_TIMEOUT_S = 50.0  # silence between two bytes
 TOTAL_TIMEOUT_S = 60.0  # of one answer, however slowly it drips
 MAX_BODY_BYTES = 128 * 2**20
 CHUNK_BYTES = 2**20  # each read gives the interpreter's lock away and waits to have it back, so few of them
+
+_UNSENDABLE = re.compile(r"^\s|[\r\n]|[^\x00-\xff]")
 
 # At DEBUG urllib3 logs whole URLs, and Meta's SDK puts the token into every one of them.
 logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
@@ -47,6 +50,10 @@ def new_session(
     from requests.adapters import HTTPAdapter
 
     class BoundedSession(requests.Session):
+        def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+            refuse_unsendable({**self.headers, **(request.headers or {})})
+            return super().prepare_request(request)
+
         def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
             silence, total = read_timeout or READ_TIMEOUT_S, TOTAL_TIMEOUT_S if total_timeout is None else total_timeout
             kwargs.update(stream=True, allow_redirects=False, timeout=(CONNECT_TIMEOUT_S, silence))
@@ -63,6 +70,18 @@ def new_session(
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(max_retries=0, pool_connections=2, pool_maxsize=connections))
     return session
+
+
+def refuse_unsendable(headers: Mapping[str, Any]) -> None:
+    """Raises CREDENTIAL_INVALID for a value that a header cannot carry, such as a key that was pasted with an ellipsis
+    or a line's end. Left to requests and http.client, their messages would quote the key."""
+    for name, value in headers.items():
+        found = _UNSENDABLE.search(value) if isinstance(value, str) else None
+        if found:
+            character = f"U+{ord(found[0]):04X}"
+            raise error(
+                "CREDENTIAL_INVALID", f"the header {name} cannot be sent: its value has the character {character}"
+            )
 
 
 def keep_authorization(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -189,6 +189,8 @@ class SlackClient:
             response = self._web().post(url, headers=headers, **body)
         except (requests.RequestException, BodyTooLarge, BodyTooSlow) as failure:
             return self._network_failure(failure)
+        except PenstockError as unsendable:
+            return self._failure(unsendable.code, unsendable.message, Scope.WORKSPACE)
         return self._read(response)
 
     def _network_failure(self, failure: Exception) -> PenstockError:

@@ -10,8 +10,10 @@ import argparse
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from penstock.core.errors import PenstockError, error
@@ -19,6 +21,10 @@ from penstock.core.errors import PenstockError, error
 if TYPE_CHECKING:
     from penstock.hooks.vendor import VendorHook
     from penstock.warehouse.session import Warehouse
+
+
+Outcome = tuple[bool, str]
+"""Whether it works; what to say of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,78 +57,85 @@ def findings() -> Iterator[Finding]:
     """One finding per connection, then one per active account."""
     from penstock.hooks.app_sources import APP_HOOKS
     from penstock.hooks.registry import HOOKS
-    from penstock.hooks.slack import SlackAlertHook
+
+    warehouse = _attempt("connection warehouse", partial(_database, "warehouse"))
+    yield warehouse
+    yield _attempt("connection vault", _vault)
+    for hook in (make() for make in HOOKS.values()):
+        yield _attempt(f"connection {hook.conn_id}", partial(_vendor, hook))
+    for app_hook in (make() for make in APP_HOOKS.values()):
+        yield _attempt(f"connection {app_hook.conn_id}", partial(_public, app_hook))
+    yield _attempt("connection nivoda", _nivoda)
+    yield _attempt("connection google_calendar", _google_calendar)
+    yield _attempt("connection slack", _slack)
+    if warehouse.is_ok:
+        with _warehouse("warehouse") as door:
+            yield from _accounts(door)
+            yield from _accounts_of_agency(door)
+
+
+def _warehouse(conn_id: str) -> Warehouse:
     from penstock.hooks.warehouse import WarehouseHook
 
-    warehouse_hook = WarehouseHook()
-    is_ok, text = warehouse_hook.test_connection()
-    yield Finding("connection warehouse", is_ok, text)
-    yield _attempt("connection vault", _vault)
-    for hook in HOOKS.values():
-        yield _vendor(hook())
-    for app_hook in APP_HOOKS.values():
-        yield _public(app_hook())
-    yield _nivoda()
-    yield _google_calendar()
-    slack = SlackAlertHook()
-    if slack.client is None:
-        yield Finding("connection slack", True, "not configured: alerts stay in the task logs")
-    else:
-        yield Finding("connection slack", *slack.test_connection())
-    if is_ok:
-        with warehouse_hook.warehouse as warehouse:
-            yield from _accounts(warehouse)
-            yield from _accounts_of_agency(warehouse)
+    return WarehouseHook(conn_id).warehouse
 
 
-def _vendor(hook: VendorHook) -> Finding:
+def _database(conn_id: str) -> Outcome:
+    from penstock.hooks.warehouse import WarehouseHook
+
+    return WarehouseHook(conn_id).test_connection()
+
+
+def _vendor(hook: VendorHook) -> Outcome:
     """What cannot be tried here is no fault: every account's own credentials are tried below."""
-    what = f"connection {hook.conn_id}"
     try:
         hook.credentials()
     except PenstockError as exc:
         if exc.code == "CREDENTIAL_NOT_FOUND":
-            return Finding(what, True, "no credential of its own: accounts have to carry theirs")
+            return True, "no credential of its own: accounts have to carry theirs"
     if hook.needs_account and not hook.test_account_id:
-        return Finding(what, True, "has a credential, tried with the accounts below")
-    return Finding(what, *hook.test_connection())
+        return True, "has a credential, tried with the accounts below"
+    return hook.test_connection()
 
 
-def _nivoda() -> Finding:
+def _nivoda() -> Outcome:
     from penstock.hooks.nivoda import NivodaHook
 
     hook = NivodaHook()
-    if not hook.is_configured:
-        return Finding("connection nivoda", True, "not configured: no diamonds are read")
-    return Finding("connection nivoda", *hook.test_connection())
+    return hook.test_connection() if hook.is_configured else (True, "not configured: no diamonds are read")
 
 
-def _google_calendar() -> Finding:
+def _google_calendar() -> Outcome:
     from penstock.hooks.google_calendar import GoogleCalendarHook
 
     hook = GoogleCalendarHook()
-    if not hook.is_configured:
-        return Finding("connection google_calendar", True, "not configured: no calendar is written")
-    return Finding("connection google_calendar", *hook.test_connection())
+    return hook.test_connection() if hook.is_configured else (True, "not configured: no calendar is written")
 
 
-def _public(hook: VendorHook) -> Finding:
+def _slack() -> Outcome:
+    from penstock.hooks.slack import SlackAlertHook
+
+    hook = SlackAlertHook()
+    return hook.test_connection() if hook.client else (True, "not configured: alerts stay in the task logs")
+
+
+def _public(hook: VendorHook) -> Outcome:
     """A vendor that asks for no credential is not called unless somebody wants it."""
     from penstock.hooks.connections import find_connection
 
     if find_connection(hook.conn_id) is None:
-        return Finding(f"connection {hook.conn_id}", True, "not configured: the public address is read")
+        return True, "not configured: the public address is read"
     return _vendor(hook)
 
 
-def _vault() -> str:
+def _vault() -> Outcome:
     from penstock.hooks.vault import open_vault
 
     vault = open_vault()
     plain, _ = vault.decrypt(vault.encrypt("penstock", "check"), "check")
     if plain != "penstock":
         raise error("CREDENTIAL_UNDECRYPTABLE", "what the newest key encrypted does not decrypt")
-    return "the newest key encrypts and decrypts"
+    return True, "the newest key encrypts and decrypts"
 
 
 def _accounts(warehouse: Warehouse) -> Iterator[Finding]:
@@ -142,20 +155,18 @@ def _accounts(warehouse: Warehouse) -> Iterator[Finding]:
         return
     for connection_id, platform, account_id, name in rows:
         what = f"account {platform} {account_id} {name}".rstrip()
-        yield _attempt(what, lambda connection_id=connection_id: _account(warehouse, connection_id))
+        yield _attempt(what, partial(_account, warehouse, connection_id))
 
 
 def _accounts_of_agency(warehouse: Warehouse) -> Iterator[Finding]:
     """Those of the metrics sync, where the agency has a database of its own."""
-    from penstock.hooks.warehouse import WarehouseHook
-
-    agency = WarehouseHook("agency_db").warehouse
+    agency = _warehouse("agency_db")
     if agency.dsn != warehouse.dsn:
         with agency:
             yield from _accounts(agency)
 
 
-def _account(warehouse: Warehouse, connection_id: str) -> str:
+def _account(warehouse: Warehouse, connection_id: str) -> Outcome:
     from penstock import sources
     from penstock.hooks.registry import client_for
     from penstock.hooks.vault import open_vault
@@ -165,16 +176,25 @@ def _account(warehouse: Warehouse, connection_id: str) -> str:
     with warehouse.connection() as connection:
         stored = load_account(connection, open_vault(), connection_id)
     source = sources.by_platform(stored.platform)
-    return check(client_for(warehouse, source, stored.account, stored.credentials))
+    return True, check(client_for(warehouse, source, stored.account, stored.credentials))
 
 
-def _attempt(what: str, attempt: Callable[[], str]) -> Finding:
+def _attempt(what: str, attempt: Callable[[], Outcome]) -> Finding:
+    """What an attempt found. One that fails as nobody foresaw must not keep the others from being made."""
     from penstock.hooks.vendor import explained
 
     try:
-        return Finding(what, True, attempt())
+        return Finding(what, *attempt())
     except PenstockError as exc:
         return Finding(what, False, explained(exc))
+    except Exception as exc:  # noqa: BLE001
+        return Finding(what, False, explained(_unforeseen(exc)))
+
+
+def _unforeseen(failure: Exception) -> PenstockError:
+    """Its own text may quote a secret: its kind and its place have to do."""
+    place = traceback.extract_tb(failure.__traceback__)[-1]
+    return error("UNKNOWN", f"{type(failure).__name__} in {place.filename}:{place.lineno}")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ class WarehouseHook(BaseHook):
         from penstock.warehouse.failures import classify
 
         try:
-            with self.warehouse.connection() as conn:
+            with self.warehouse as warehouse, warehouse.connection() as conn:
                 row = conn.execute("select current_database(), current_setting('server_version')").fetchone()
         except PenstockError as exc:
             return False, f"{exc} {exc.remedy}"
