@@ -138,3 +138,27 @@ def test_what_nobody_foresaw_is_unknown_tells_no_secret_and_stops_nothing(
     assert found["connection klaviyo"]["text"].startswith("UNKNOWN: ValueError in ")
     assert "pk_secret" not in found["connection klaviyo"]["text"]
     assert found[f"account META {account['account_id']} {account['account_name']}"]["is_ok"]
+
+
+def test_every_database_with_a_connection_of_its_own_is_tried(
+    deployment: str, empty_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dead = "postgresql://nobody:secret-password@nowhere.invalid:5432/none"
+    for conn_id in ("NIVODA_DB", "APPS_DB", "AGENCY_DB"):
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id}", dead)
+    monkeypatch.setenv("AIRFLOW_CONN_CALENDAR_DB", empty_database)
+
+    assert check.main(["--json"]) == 1
+
+    found = lines(capsys)
+    for conn_id in ("nivoda_db", "apps_db", "agency_db"):
+        assert found[f"connection {conn_id}"]["text"].startswith("DB_UNAVAILABLE:")
+        assert "secret-password" not in found[f"connection {conn_id}"]["text"]
+    assert found["connection calendar_db"]["is_ok"]
+    assert "connection meta_ads" in found
+    assert "accounts" not in found  # those of a database that is away: told already
+
+
+def test_databases_that_share_the_warehouse_have_no_line(deployment: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main(["--json"]) == 0
+    assert not any(what.endswith("_db") for what in lines(capsys))

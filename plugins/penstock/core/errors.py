@@ -484,7 +484,8 @@ CATALOGUE: dict[str, ErrorSpec] = {
         InternalError, "Look at the database's log; the run starts again by itself when it was a passing fault."
     ),
     "DB_UNAVAILABLE": ErrorSpec(
-        InternalError, "Check that the warehouse is up and that the connection `warehouse` points at it."
+        InternalError,
+        "Check that the database is up and that its connection (`warehouse`, or the concern's own) points at it.",
     ),
     "MIGRATION_PENDING": ErrorSpec(
         ConfigurationError, "Run the DAG warehouse_migrate (or `make migrate`), then start the run again."

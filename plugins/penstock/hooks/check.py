@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -56,10 +56,14 @@ def main(arguments: list[str] | None = None) -> int:
 def findings() -> Iterator[Finding]:
     """One finding per connection, then one per active account."""
     from penstock.hooks.app_sources import APP_HOOKS
+    from penstock.hooks.connections import FALLBACKS
     from penstock.hooks.registry import HOOKS
 
-    warehouse = _attempt("connection warehouse", partial(_database, "warehouse"))
-    yield warehouse
+    answering = set()
+    for conn_id in ("warehouse", *filter(_is_given, FALLBACKS)):
+        database = _attempt(f"connection {conn_id}", partial(_database, conn_id))
+        answering |= {conn_id} if database.is_ok else set()
+        yield database
     yield _attempt("connection vault", _vault)
     for hook in (make() for make in HOOKS.values()):
         yield _attempt(f"connection {hook.conn_id}", partial(_vendor, hook))
@@ -68,16 +72,14 @@ def findings() -> Iterator[Finding]:
     yield _attempt("connection nivoda", _nivoda)
     yield _attempt("connection google_calendar", _google_calendar)
     yield _attempt("connection slack", _slack)
-    if warehouse.is_ok:
-        with _warehouse("warehouse") as door:
-            yield from _accounts(door)
-            yield from _accounts_of_agency(door)
+    yield from _accounts_of(answering)
 
 
-def _warehouse(conn_id: str) -> Warehouse:
-    from penstock.hooks.warehouse import WarehouseHook
+def _is_given(conn_id: str) -> bool:
+    """Whether the database has a connection of its own, rather than the warehouse's."""
+    from penstock.hooks.connections import own_connection
 
-    return WarehouseHook(conn_id).warehouse
+    return own_connection(conn_id) is not None
 
 
 def _database(conn_id: str) -> Outcome:
@@ -138,6 +140,16 @@ def _vault() -> Outcome:
     return True, "the newest key encrypts and decrypts"
 
 
+def _accounts_of(answering: Set[str]) -> Iterator[Finding]:
+    """Those of the ETL, and those of the metrics sync, which the agency's database has where it is one of its own."""
+    from penstock.hooks.warehouse import WarehouseHook
+
+    found = (WarehouseHook(conn_id).warehouse for conn_id in ("warehouse", "agency_db") if conn_id in answering)
+    for warehouse in {each.dsn: each for each in found}.values():
+        with warehouse:
+            yield from _accounts(warehouse)
+
+
 def _accounts(warehouse: Warehouse) -> Iterator[Finding]:
     import psycopg
 
@@ -156,14 +168,6 @@ def _accounts(warehouse: Warehouse) -> Iterator[Finding]:
     for connection_id, platform, account_id, name in rows:
         what = f"account {platform} {account_id} {name}".rstrip()
         yield _attempt(what, partial(_account, warehouse, connection_id))
-
-
-def _accounts_of_agency(warehouse: Warehouse) -> Iterator[Finding]:
-    """Those of the metrics sync, where the agency has a database of its own."""
-    agency = _warehouse("agency_db")
-    if agency.dsn != warehouse.dsn:
-        with agency:
-            yield from _accounts(agency)
 
 
 def _account(warehouse: Warehouse, connection_id: str) -> Outcome:
