@@ -26,7 +26,7 @@ ENVIRONMENT = "environment"
 _PARK = """
 update public.platform_connections
 set is_active = false, settings = settings || '{"is_parked": true}', updated_at = now()
-where settings ->> 'registered_from' = %(installation)s and is_active and not id = any(%(kept)s::uuid[])
+where settings ->> 'registered_from' = %(installation)s and is_active is not false and not id = any(%(kept)s::uuid[])
 returning platform, account_id
 """
 _UNPARK = """
@@ -38,7 +38,7 @@ _KNOWN = """
 select account_id
 from public.platform_connections
 where
-    platform = %(platform)s and is_active
+    platform = %(platform)s and is_active is not false
     and settings ->> 'registered_by' = %(origin)s and settings ->> 'registered_from' = %(installation)s
 order by account_id
 """

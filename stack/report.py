@@ -20,7 +20,7 @@ SOURCES = {source.platform: source.name for source in sources.REGISTRY}
 _ACCOUNTS = """
 select id::text as connection_id, platform, account_id, coalesce(account_name, account_id) as account_name, currency
 from public.platform_connections
-where is_active and platform = any(%(platforms)s)
+where is_active is not false and platform = any(%(platforms)s)
 order by platform, account_id
 """
 _RUNS = """

@@ -27,7 +27,7 @@ LABELS = {"META": "meta", "GOOGLE_ADS": "google_ads"}
 _REGISTERED = """
 select platform, account_id
 from public.platform_connections
-where is_active and settings ->> 'registered_by' = 'sandbox'
+where is_active is not false and settings ->> 'registered_by' = 'sandbox'
 """
 _REQUEST = """
 insert into public.requests (id, title, request_type, metadata)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import psycopg
 import pytest
 
 from penstock.hooks import check
@@ -162,3 +163,20 @@ def test_every_database_with_a_connection_of_its_own_is_tried(
 def test_databases_that_share_the_warehouse_have_no_line(deployment: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main(["--json"]) == 0
     assert not any(what.endswith("_db") for what in lines(capsys))
+
+
+def test_an_account_of_which_nobody_says_whether_it_is_active_is_tried_as_it_is_read(
+    deployment: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = [each for each in sandbox.accounts() if each["platform"] == "KLAVIYO"][:2]
+    for account in (first, second):
+        register(deployment, account, credentials={"api_key": "pk_revoked_long_ago"})
+    with psycopg.connect(deployment, autocommit=True) as connection:
+        for is_active, account in ((None, first), (False, second)):
+            values = (is_active, account["account_id"])
+            connection.execute("update platform_connections set is_active = %s where account_id = %s", values)
+
+    assert check.main(["--json"]) == 1
+
+    tried = [what for what in lines(capsys) if what.startswith("account ")]
+    assert tried == [f"account KLAVIYO {first['account_id']} {first['account_name']}"]

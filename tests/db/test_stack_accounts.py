@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import psycopg
 import pytest
 
-from stack import accounts, plan
+from stack import accounts, plan, report
 from tests.sandbox_fixture import Sandbox
 
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
@@ -30,8 +31,8 @@ def register(dsn: str, values: dict[str, str], installation: str = "here") -> li
 
 
 def active(connection: psycopg.Connection[Any]) -> set[str]:
-    rows = connection.execute("select account_id from public.platform_connections where is_active").fetchall()
-    return {row[0] for row in rows}
+    query = "select account_id from public.platform_connections where is_active is not false"
+    return {row[0] for row in connection.execute(query).fetchall()}
 
 
 @pytest.fixture
@@ -75,6 +76,20 @@ def test_an_account_that_a_person_switched_off_stays_off(
 
     register(fresh_database, BOTH)
 
+    assert active(connection) == {"1"}
+
+
+def test_an_account_of_which_nobody_says_whether_it_is_active_is_reported_and_parked(
+    fresh_database: str, connection: psycopg.Connection[Any]
+) -> None:
+    register(fresh_database, BOTH)
+    connection.execute("update public.platform_connections set is_active = null")
+    reported = report.read_accounts(fresh_database, dt.datetime.now(dt.UTC))
+
+    said = register(fresh_database, ONE)
+
+    assert [each.account_id for each in reported] == ["1", "2"]
+    assert "META 2: parked, because this start does not name it" in said
     assert active(connection) == {"1"}
 
 
@@ -122,10 +137,12 @@ def test_an_account_that_is_named_is_not_asked_for(
     assert sandbox.answered("klaviyo") == 0
 
 
+@pytest.mark.parametrize("is_active", [True, None])
 def test_while_klaviyo_does_not_answer_the_account_of_the_last_start_stays(
-    fresh_database: str, connection: psycopg.Connection[Any], sandbox: Sandbox
+    fresh_database: str, connection: psycopg.Connection[Any], sandbox: Sandbox, is_active: bool | None
 ) -> None:
     register(fresh_database, klaviyo_of(sandbox))
+    connection.execute("update public.platform_connections set is_active = %s", (is_active,))
     before = active(connection)
 
     said = register(fresh_database, klaviyo_of(sandbox, KLAVIYO_API_KEY="pk_of_nobody"))

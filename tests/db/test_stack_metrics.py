@@ -9,7 +9,7 @@ import pytest
 from penstock.jobs.accounts import register_account
 from penstock.warehouse.session import Warehouse
 from stack.parts import Ground
-from stack.parts.metrics_sync import MetricsSync
+from stack.parts.metrics_sync import MetricsSync, sandbox_accounts
 from tests.metrics_stage import MetricsStage
 from tests.sandbox_fixture import Sandbox
 
@@ -54,3 +54,9 @@ def test_the_part_compares_every_number_on_a_first_and_a_second_demo(stage: Metr
     assert any("spend" in problem for problem in part.result(ground).problems)
     stage.execute("update platform_connections set credentials = jsonb_build_object('access_token', 'plain')")
     assert any("plain" in problem for problem in part.result(ground).problems)
+
+
+def test_an_account_of_which_nobody_says_whether_it_is_active_is_compared_as_it_is_read(stage: MetricsStage) -> None:
+    stage.execute("update platform_connections set is_active = case platform when 'META' then null else false end")
+    ground = Ground(stage.warehouse.dsn, stage.sandbox_url, "11" * 32, dt.datetime.now(dt.UTC))
+    assert [account.platform for account in sandbox_accounts(ground)] == ["META"]

@@ -155,6 +155,15 @@ def test_sync_status_tells_cursor_age_and_the_next_attempt(model: Model) -> None
     assert queued["last_error_code"] == "UNKNOWN"
 
 
+@pytest.mark.parametrize(("is_active", "hours"), [(True, 5), (None, 5), (False, None)])
+def test_an_account_has_a_next_attempt_unless_it_is_switched_off(
+    model: Model, is_active: bool | None, hours: int | None
+) -> None:
+    model.add_account("main", "META", account_id="1", is_active=is_active, next_sync_at=model.hours_ago(-5))
+    expected = None if hours is None else model.hours_ago(-hours)
+    assert model.value("select next_attempt_at from reporting.sync_status") == expected
+
+
 def test_data_freshness_names_the_last_day_and_how_far_the_cursor_is_behind(model: Model) -> None:
     model.add_account("main", "META", account_id="1", time_zone="Pacific/Kiritimati", last_synced_at=model.now)
     today = model.now.astimezone(dt.timezone(dt.timedelta(hours=14))).date()

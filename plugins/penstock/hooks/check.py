@@ -160,7 +160,7 @@ def _accounts(warehouse: Warehouse) -> Iterator[Finding]:
         with warehouse.connection() as connection:
             rows = connection.execute(
                 "select id::text, platform, account_id, coalesce(account_name, '') from public.platform_connections "
-                "where is_active order by platform, account_id"
+                "where is_active is not false order by platform, account_id"
             ).fetchall()
     except psycopg.Error as exc:
         yield Finding("accounts", False, explained(classify(exc)))

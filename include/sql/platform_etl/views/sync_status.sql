@@ -147,7 +147,7 @@ select
     accounts.consecutive_failures,
     case
         when listed.status = 'QUEUED' then coalesce(listed.not_before, listed.created_at)
-        when accounts.is_active then accounts.next_sync_at
+        when accounts.is_active is not false then accounts.next_sync_at
     end as next_attempt_at,
     listed.error ->> 'code' as error_code,
     listed.error ->> 'message' as error_message,
