@@ -141,6 +141,17 @@ def test_what_nobody_foresaw_is_unknown_tells_no_secret_and_stops_nothing(
     assert found[f"account META {account['account_id']} {account['account_name']}"]["is_ok"]
 
 
+def test_a_shared_credential_that_cannot_be_read_is_no_credential_to_try_later(
+    deployment: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields = {"conn_type": "ga4", "host": sandbox.base_url("ga4"), "password": "{'type': 'service_account'}"}
+    monkeypatch.setenv("AIRFLOW_CONN_GA4", json.dumps(fields))
+
+    assert check.main(["--json"]) == 1
+
+    assert lines(capsys)["connection ga4"]["text"].startswith("CREDENTIAL_INVALID:")
+
+
 def test_every_database_with_a_connection_of_its_own_is_tried(
     deployment: str, empty_database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,8 +93,9 @@ def _vendor(hook: VendorHook) -> Outcome:
     try:
         hook.credentials()
     except PenstockError as exc:
-        if exc.code == "CREDENTIAL_NOT_FOUND":
-            return True, "no credential of its own: accounts have to carry theirs"
+        if exc.code != "CREDENTIAL_NOT_FOUND":
+            raise
+        return True, "no credential of its own: accounts have to carry theirs"
     if hook.needs_account and not hook.test_account_id:
         return True, "has a credential, tried with the accounts below"
     return hook.test_connection()
