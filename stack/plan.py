@@ -169,6 +169,13 @@ class Plan:
     warehouse_from: str | None
 
     @property
+    def is_make_believe(self) -> bool:
+        """Whether databases and vendors are all stand-ins: sample rows written there, and what becomes of them, reach
+        nobody."""
+        is_embedded = self.warehouse_dsn is None and not self.given_connections & set(CONCERN_SETS)
+        return is_embedded and self.sandboxed == VENDORS
+
+    @property
     def given_connections(self) -> frozenset[str]:
         """Ids of connections that the environment carries in Airflow's own form."""
         prefix = "AIRFLOW_CONN_"

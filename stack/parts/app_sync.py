@@ -84,6 +84,7 @@ class AppSync:
     name = "app_sync"
     dag_id = "app_sync"
     params: Mapping[str, Any] | None = {"refresh_priorities": "ALWAYS"}
+    is_always_triggered = False
 
     def prepare(self, ground: Ground) -> None:
         """The store allows more than in public; the apps are known by their ids alone."""

@@ -82,6 +82,7 @@ class CalendarOutbox:
     name = "calendar_outbox"
     dag_id = "calendar_outbox"
     params: Mapping[str, Any] | None = None
+    is_always_triggered = False
 
     def prepare(self, ground: Ground) -> None:
         """Items in every state that the old worker knew, a rebuild, and a refresh token in plain text."""

@@ -102,6 +102,7 @@ class MetricsSync:
     name = "metrics_sync"
     dag_id = "metrics_sync"
     params: Mapping[str, Any] | None = None
+    is_always_triggered = False
 
     def prepare(self, ground: Ground) -> None:
         accounts = sandbox_accounts(ground)

@@ -44,6 +44,7 @@ class Nivoda:
     name = "diamonds"
     dag_id = DAG_ID
     params: Mapping[str, Any] | None = {"run_type": "full"}
+    is_always_triggered = False
 
     def prepare(self, ground: Ground) -> None:
         """Nobody writes anything into this concern but its DAG."""

@@ -105,6 +105,7 @@ class Notifications:
     name = "notifications"
     dag_id = "notification_drain"
     params: Mapping[str, Any] | None = None
+    is_always_triggered = False
 
     def prepare(self, ground: Ground) -> None:
         with psycopg.connect(ground.warehouse_dsn, autocommit=True) as connection, connection.transaction():

@@ -48,6 +48,11 @@ class Part(Protocol):
         """What its run of the demo is triggered with; None: as the scheduler starts it, or with the form's defaults."""
         ...
 
+    @property
+    def is_always_triggered(self) -> bool:
+        """Whether a run that the scheduler has started by itself would not do."""
+        ...
+
     def prepare(self, ground: Ground) -> None:
         """Write what other people's systems would have written; called before the DAGs are unpaused, at each demo."""
         ...

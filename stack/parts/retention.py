@@ -96,6 +96,7 @@ class Retention:
     name = "retention"
     dag_id = "retention"
     params: Mapping[str, Any] | None = {"dry_run": False}
+    is_always_triggered = True  # the scheduler's own run is late and only counts
 
     def prepare(self, ground: Ground) -> None:
         with psycopg.connect(ground.warehouse_dsn, autocommit=True) as connection:

@@ -213,6 +213,19 @@ def test_made_up_numbers_in_a_real_warehouse_are_announced() -> None:
     assert not any("made-up numbers" in line for line in plan.make(values | real).lines())
 
 
+@pytest.mark.parametrize(
+    "real",
+    [
+        {"WAREHOUSE_URL": "postgresql://me@db/shop"},
+        {"AIRFLOW_CONN_AGENCY_DB": "postgresql://me@db/agency"},
+        {"SLACK_BOT_TOKEN": "xoxb-1"},
+    ],
+)
+def test_sample_rows_are_for_a_stack_of_stand_ins_alone(real: dict[str, str]) -> None:
+    assert plan.make({}).is_make_believe
+    assert not plan.make(real).is_make_believe
+
+
 def test_our_own_name_for_the_warehouse_comes_before_the_old_ones() -> None:
     decided = plan.make({"DATABASE_URL": "postgresql://old/x", "WAREHOUSE_URL": "postgresql://new/x"})
 
