@@ -449,7 +449,7 @@ CATALOGUE: dict[str, ErrorSpec] = {
         ConfigurationError, "The encryption key of this row is missing from PENSTOCK_ENCRYPTION_KEYS."
     ),
     "CONFIG_NO_ACCOUNT": ErrorSpec(
-        ConfigurationError, "Add an active row to platform_connections for this shop and platform."
+        ConfigurationError, "Add an active row to platform_connections for this shop and platform, or end its pause."
     ),
     "ACCOUNT_IN_FLIGHT": ErrorSpec(
         RetryableError, "Nothing: the task tries again. Start it later if the run in flight takes long."
