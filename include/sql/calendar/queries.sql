@@ -371,6 +371,19 @@ select
 from penstock.calendar_keys
 where workspace_id = %(workspace_id)s;
 
+-- name: be_brief
+-- For the rest of the transaction. The lock time-out is below `deadlock_timeout` (1 s): where a rebuild and producers
+-- wait for each other, it is the rebuild that steps back, and no transaction of the application is ended. The other
+-- one frees the producers from a rebuild that froze.
+select
+    set_config('lock_timeout', '250ms', true),
+    set_config('idle_in_transaction_session_timeout', '30s', true);
+
+-- name: shut_gate
+-- Until the end of the transaction no producer writes an item of the workspace, and those that have written one have
+-- ended: whatever is read from now on is what their items speak of. The other side is `penstock.pass_calendar_gate`.
+select pg_advisory_xact_lock(7813862, penstock.calendar_gate(%(workspace_id)s::uuid));
+
 -- name: source_tasks
 -- Here and below: a time that no calendar has ('infinity' among them) is as good as none.
 select id::text, title, description, priority, is_blocking, due_at, status::text

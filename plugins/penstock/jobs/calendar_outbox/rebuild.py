@@ -2,7 +2,8 @@
 
 Nothing is cancelled first. The new items go the way of all others; an event that is as it should be costs no call. The
 plan is one transaction: a rebuild that dies before it is begun again from the start, after it there is nothing left
-to do but to drain.
+to do but to drain. Producers are kept out while it reads the sources and writes the items, so that no item of a
+rebuild is newer than a change that it has not seen.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from psycopg.errors import DeadlockDetected, LockNotAvailable
 from psycopg.types.json import Jsonb
 
 from penstock.clients.google_calendar import MAX_BATCH
@@ -28,6 +30,10 @@ log = logging.getLogger(__name__)
 
 PRIMARY = "primary"
 IN_HAND_PAUSE_S = 0.2
+LEAST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+PRODUCERS_PATIENCE_S = 30.0
+"""How long the transactions of producers are waited for, before the rebuild is put off."""
+
 SOURCES = {
     "task": "source_tasks",
     "milestone": "source_milestones",
@@ -72,7 +78,7 @@ class Rebuild:
             found = self._find(keys)
             current, orphans = sort_out(keys, found)
             self._remove(orphans)
-            return {"removed": len(orphans), **self._plan(keys, current)}
+            return {"removed": len(orphans), **self._plan_among_producers(keys, current)}
         finally:
             self._rows("release_hold", epoch=self._epoch)
 
@@ -133,9 +139,28 @@ class Rebuild:
         rows = self._rows("workspace")
         return str((rows[0]["calendar_id"] if rows else None) or PRIMARY)
 
+    def _plan_among_producers(self, keys: Mapping[str, Mapping[str, Any]], current: Sequence[Found]) -> dict[str, int]:
+        """Step back and try again, ever less often, while one of them is not done: who waits for the gate makes all
+        that come behind it wait too."""
+        deadline = time.monotonic() + PRODUCERS_PATIENCE_S
+        pause = LEAST_PAUSE_S
+        while True:
+            try:
+                return self._plan(keys, current)
+            except (LockNotAvailable, DeadlockDetected):
+                if time.monotonic() > deadline:
+                    break
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+            self._keep_hold()
+        message = f"others have written to the workspace's items for {PRODUCERS_PATIENCE_S:.0f} s without a commit"
+        raise error("CALENDAR_TRANSIENT", message)
+
     def _plan(self, keys: Mapping[str, Mapping[str, Any]], current: Sequence[Found]) -> dict[str, int]:
         with self._store.transaction() as run:
             workspace = {"workspace_id": self._workspace_id}
+            run("be_brief", {})
+            run("shut_gate", workspace)  # before any other lock: who waits for it must hold nothing
             hold = {**workspace, "epoch": self._epoch, "lease_seconds": self._store.hold.total_seconds()}
             if not run("renew_hold", hold):
                 raise error("LEASE_LOST", f"another rebuild of workspace {self._workspace_id} has begun")
