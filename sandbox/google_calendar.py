@@ -13,7 +13,7 @@ import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sandbox import google_calendar_events as events
-from sandbox import google_token
+from sandbox import google_fields, google_token
 from sandbox.faults import Rule
 from sandbox.google_calendar_events import MODULE, Refusal
 from sandbox.ledger import Window
@@ -202,6 +202,7 @@ def work(state: State, part: Part, authorization: str, *, in_batch: int) -> Answ
             answer = fault_answer(rule)
         else:
             answer = _permitted(state, part, operation, user, has_scope, calendar_id, event_id)
+            answer = _partial(answer, part) if operation in ("get", "list") else answer
             answer = fault_answer(rule) if rule is not None else answer
     except Refusal as refusal:
         answer = _refused(refusal)
@@ -238,6 +239,11 @@ def _permitted(
 
 def _with_etag(event: Mapping[str, Any]) -> Answer:
     return Answer(200, event, {"ETag": event["etag"]})
+
+
+def _partial(answer: Answer, part: Part) -> Answer:
+    fields = dict(part.query).get("fields")
+    return replace(answer, body=google_fields.selected(answer.body, fields)) if fields else answer
 
 
 def _body(part: Part) -> Mapping[str, Any]:

@@ -18,8 +18,10 @@ from sandbox.state import State
 MODULE = "google_calendar"
 DEFAULT_PAGE, LARGEST_PAGE = 250, 2500
 EVENT_ID = re.compile(r"[0-9a-v]{5,1024}")
+OCCURRENCE_ID = re.compile(r"(?P<series>[0-9a-v]{5,1024})_(?P<start>\d{8}(T\d{6}Z)?)")
 RULE = re.compile(r"(RRULE|EXRULE):(?=.*\bFREQ=(DAILY|WEEKLY|MONTHLY|YEARLY)\b)[A-Z0-9=;,+-]+|(RDATE|EXDATE)[;:].+")
 EDITABLE = frozenset({"summary", "description", "location", "colorId", "start", "end", "recurrence", "status"})
+FIXED = ("id", "recurringEventId", "originalStartTime")
 
 
 class Refusal(Exception):
@@ -96,17 +98,20 @@ def change(
         raise Refusal(403, "forbidden", "The event has been deleted.")
     kept = event if is_patch else {name: value for name, value in event.items() if name not in EDITABLE}
     fresh = _merged(kept, body) if is_patch else {**kept, "status": "confirmed", **_merged({}, body)}
-    fresh = {**fresh, "id": event_id, "sequence": event["sequence"] + 1}
+    fresh = {**fresh, **{name: event[name] for name in FIXED if name in event}, "sequence": event["sequence"] + 1}
     _check(fresh)
     return calendar.put(fresh, state.clock.now())
 
 
 def delete(state: State, calendar: Calendar, event_id: str, etag: str | None) -> None:
-    """Deleted events keep their id and are cancelled. Raises Refusal: 404, 410, 412."""
+    """Deleted events keep their id and are cancelled; a series takes its occurrences along. Raises Refusal: 404, 410,
+    412."""
     event = _existing(calendar, event_id, etag)
     if event["status"] == "cancelled":
         raise Refusal(410, "deleted", "Resource has been deleted")
-    calendar.put({**event, "status": "cancelled"}, state.clock.now())
+    changed = [each for each in calendar.events.values() if each.get("recurringEventId") == event_id]
+    for each in (event, *changed):
+        calendar.put({**each, "status": "cancelled"}, state.clock.now())
 
 
 def get(calendar: Calendar, event_id: str) -> dict[str, Any]:
@@ -125,7 +130,7 @@ def listing(calendar: Calendar, query: Sequence[tuple[str, str]]) -> dict[str, A
     found = [
         copy.deepcopy(event)
         for event_id, event in sorted(calendar.events.items(), key=lambda item: calendar.versions[item[0]])
-        if (shows_deleted or event["status"] != "cancelled")
+        if (shows_deleted or event["status"] != "cancelled" or _is_taken_out(calendar, event))
         and (since is None or calendar.versions[event_id] > since)
         and all(_private(event).get(name) == value for name, _, value in wanted)
     ]
@@ -146,8 +151,48 @@ def listing(calendar: Calendar, query: Sequence[tuple[str, str]]) -> dict[str, A
     return answer
 
 
+def _is_taken_out(calendar: Calendar, event: Mapping[str, Any]) -> bool:
+    """A cancelled occurrence of a series that goes on: listed even where deleted events are not."""
+    series = calendar.events.get(event.get("recurringEventId", ""))
+    return series is not None and series["status"] != "cancelled"
+
+
+def _occurrence(calendar: Calendar, event_id: str) -> dict[str, Any] | None:
+    """One of a series, as it is before it is changed: then it becomes an event of its own, with the series' properties.
+
+    Rules are not expanded here: whatever start after the first one an id names is one of the series.
+    """
+    match = OCCURRENCE_ID.fullmatch(event_id)
+    series = calendar.events.get(match["series"]) if match else None
+    if match is None or series is None or not series.get("recurrence") or series["status"] == "cancelled":
+        return None
+    if ("date" in series["start"]) == ("T" in match["start"]):
+        return None
+    first, last = _edge(series["start"]), _edge(series["end"])
+    start = _edge({"date" if "date" in series["start"] else "dateTime": match["start"], "timeZone": "UTC"})
+    if start < first:
+        return None
+    begin = _moved_edge(series["start"], start)
+    return {
+        **{name: value for name, value in copy.deepcopy(series).items() if name != "recurrence"},
+        "id": event_id,
+        "recurringEventId": match["series"],
+        "originalStartTime": begin,
+        "start": begin,
+        "end": _moved_edge({**series["end"], "timeZone": begin.get("timeZone")}, start + (last - first)),
+    }
+
+
+def _moved_edge(edge: Mapping[str, Any], moment: dt.datetime) -> dict[str, str]:
+    """The same kind of start or end at another time."""
+    if "date" in edge:
+        return {"date": moment.date().isoformat()}
+    local = moment.astimezone(ZoneInfo(edge["timeZone"]))
+    return {"dateTime": local.isoformat(timespec="seconds"), "timeZone": edge["timeZone"]}
+
+
 def _existing(calendar: Calendar, event_id: str, etag: str | None) -> dict[str, Any]:
-    event = calendar.events.get(event_id)
+    event = calendar.events.get(event_id) or _occurrence(calendar, event_id)
     if event is None:
         raise Refusal(404, "notFound", "Not Found")
     if etag not in (None, "*", event["etag"]):

@@ -127,6 +127,47 @@ def test_listings_have_pages_filters_and_sync_tokens_that_expire(sandbox: Sandbo
     assert refused(calendar.list(calendarId="primary", syncToken=token)) == (410, "fullSyncRequired")
 
 
+def test_a_changed_occurrence_is_listed_beside_its_series_and_has_its_properties(calendar: Any) -> None:
+    private = {"private": {"itc_ws": "a"}}
+    weekly = {**TIMED, "id": "abc01", "recurrence": ["RRULE:FREQ=WEEKLY"], "extendedProperties": private}
+    calendar.insert(calendarId="primary", body=weekly).execute()
+    assert calendar.get(calendarId="primary", eventId="abc01_20261208T090000Z").execute()["recurringEventId"] == "abc01"
+    start, end = ({"dateTime": f"2026-12-08T{hour}:00:00+01:00", "timeZone": "Europe/Zurich"} for hour in (15, 16))
+    moved = {"start": start, "end": end, "recurringEventId": "other"}
+    calendar.patch(calendarId="primary", eventId="abc01_20261208T090000Z", body=moved).execute()
+    calendar.delete(calendarId="primary", eventId="abc01_20261215T090000Z").execute()
+    series, changed, taken_out = calendar.list(calendarId="primary", privateExtendedProperty="itc_ws=a").execute()[
+        "items"
+    ]
+    assert ("recurrence" in series, "recurrence" in changed) == (True, False)
+    assert (changed["recurringEventId"], changed["iCalUID"]) == ("abc01", series["iCalUID"])
+    assert (changed["originalStartTime"]["dateTime"], changed["start"]) == ("2026-12-08T10:00:00+01:00", start)
+    assert (taken_out["status"], taken_out["recurringEventId"]) == ("cancelled", "abc01")
+    calendar.delete(calendarId="primary", eventId="abc01").execute()
+    assert calendar.list(calendarId="primary").execute()["items"] == []
+
+
+def test_days_of_a_series_are_occurrences_too_and_others_are_not_found(calendar: Any) -> None:
+    daily = {"start": {"date": "2026-12-01"}, "end": {"date": "2026-12-02"}, "recurrence": ["RRULE:FREQ=DAILY"]}
+    calendar.insert(calendarId="primary", body={**daily, "id": "abc01"}).execute()
+    day = calendar.get(calendarId="primary", eventId="abc01_20261205").execute()
+    assert (day["start"], day["end"]) == ({"date": "2026-12-05"}, {"date": "2026-12-06"})
+    for wrong in ("abc01_20261130", "abc01_20261205T090000Z", "abc02_20261205"):
+        assert refused(calendar.get(calendarId="primary", eventId=wrong)) == (404, "notFound")
+
+
+def test_an_answer_holds_what_was_asked_for(calendar: Any) -> None:
+    private = {"private": {"itc_ws": "a", "itc_key": "k"}}
+    calendar.insert(calendarId="primary", body={**TIMED, "id": "abc01", "extendedProperties": private}).execute()
+    fields = "nextPageToken,items(id,start/timeZone,extendedProperties/private/itc_key)"
+    (event,) = calendar.list(calendarId="primary", fields=fields).execute()["items"]
+    assert event == {
+        "id": "abc01",
+        "start": {"timeZone": "Europe/Zurich"},
+        "extendedProperties": {"private": {"itc_key": "k"}},
+    }
+
+
 # The library refreshes a batch's token on a connection of its own and never closes it.
 LEAK = pytest.mark.filterwarnings("ignore:.*unclosed.*socket.*")
 

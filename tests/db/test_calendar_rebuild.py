@@ -100,6 +100,31 @@ def test_a_rebuild_mends_what_people_did_and_removes_doubles(scene: Scene, works
     assert scene.titles(workspace.calendar) == ["M0", "M1", "M2", "M3", "double"]
 
 
+def test_a_rebuild_keeps_the_occurrences_that_people_moved_or_took_out(scene: Scene, workspace: Workspace) -> None:
+    scene.fetch(
+        "insert into public.project_reviews (id, workspace_id, title, first_review_at, recurrence) "
+        "values (%s, %s, 'Weekly', '2026-12-07 09:00+00', 'RRULE:FREQ=WEEKLY')",
+        [source_id(1), workspace.workspace_id],
+    )
+    rebuild(scene, workspace)
+    (series,) = scene.seen(workspace.calendar)
+    moved, taken_out = f"{series}_20261214T090000Z", f"{series}_20261221T090000Z"
+    start, end = ({"dateTime": f"2026-12-15T{hour}:00:00Z"} for hour in (14, 15))
+    scene.post("edit", {"calendar": workspace.calendar, "event": moved, "change": {"start": start, "end": end}})
+    scene.post("edit", {"calendar": workspace.calendar, "event": taken_out, "change": None})
+    before = scene.get("events", calendar=workspace.calendar)
+    writes = len(scene.calls("insert", "patch", "update", "delete"))
+    rebuild(scene, workspace)
+    assert scene.get("events", calendar=workspace.calendar) == before
+    assert len(scene.calls("insert", "patch", "update", "delete")) == writes == 1
+    scene.fetch("update public.project_reviews set title = 'Review'")
+    rebuild(scene, workspace)
+    assert scene.seen(workspace.calendar) == {series: "Review", moved: "Weekly"}
+    scene.fetch("delete from public.project_reviews")
+    rebuild(scene, workspace)
+    assert scene.seen(workspace.calendar) == {}
+
+
 def test_a_rebuild_waits_for_google_and_for_a_connection(scene: Scene, workspace: Workspace, sandbox: Sandbox) -> None:
     milestone(scene, workspace, 1, "Launch")
     sandbox.faults(

@@ -189,6 +189,20 @@ def test_listings_go_through_all_pages_and_show_ours_alone(
     assert raised.value.code == "CALENDAR_NOT_FOUND"
 
 
+def test_a_listing_leaves_out_the_occurrences_that_people_changed(client: GoogleCalendarClient) -> None:
+    start, end = ({"dateTime": f"2026-12-01T{hour}:00:00Z", "timeZone": "UTC"} for hour in ("09", "10"))
+    weekly = {"start": start, "end": end, "recurrence": ["RRULE:FREQ=WEEKLY"]}
+    replies = client.perform(
+        [
+            insert("abc01", **weekly, **MARK),
+            Call(Kind.PATCH, "primary", "abc01_20261208T090000Z", {"summary": "longer"}),
+            Call(Kind.DELETE, "primary", "abc01_20261215T090000Z"),
+        ]
+    )
+    assert [reply.status for reply in replies] == [200, 200, 204]
+    assert [event["id"] for event in client.own_events("primary", "w")] == ["abc01"]
+
+
 def test_a_batch_has_one_to_fifty_calls(client: GoogleCalendarClient) -> None:
     for count in (0, 51):
         with pytest.raises(ValueError, match="1 to 50"):

@@ -51,6 +51,7 @@ QUOTA_REST = dt.timedelta(hours=1)
 """`quotaExceeded` (usage limits of a calendar) is known to last for hours."""
 
 MAX_MESSAGE = 500
+_LISTED_FIELDS = f"id,etag,status,recurringEventId,extendedProperties/private/{KEY_PROPERTY}"
 WRITE, READ = "write", "read"
 
 _METHODS = {
@@ -95,18 +96,23 @@ class GoogleCalendarClient(VendorClient):
         return replies
 
     def own_events(self, calendar_id: str, workspace_id: str) -> Iterator[dict[str, Any]]:
-        """The events of a calendar that carry the workspace's mark. Raises PenstockError."""
+        """The events of a calendar that carry the workspace's mark, a series as one. Raises PenstockError.
+
+        An occurrence that a person moved or took out is listed beside its series, with the series' mark, but it is not
+        ours: to delete it would take its date out of the series for good.
+        """
         token: str | None = None
         for _ in range(MAX_PAGES):
             params = {
                 "privateExtendedProperty": f"{WORKSPACE_PROPERTY}={workspace_id}",
                 "maxResults": str(PAGE_SIZE),
-                "fields": f"nextPageToken,items(id,etag,status,extendedProperties/private/{KEY_PROPERTY})",
+                "fields": f"nextPageToken,items({_LISTED_FIELDS})",
             }
             if token:
                 params["pageToken"] = token
             page = self.send(Request("GET", _events_path(calendar_id), params=params, limit=READ))
-            yield from (item for item in page.get("items") or () if isinstance(item, dict))
+            items = (item for item in page.get("items") or () if isinstance(item, dict))
+            yield from (item for item in items if not item.get("recurringEventId"))
             following = page.get("nextPageToken")
             if not following:
                 return
