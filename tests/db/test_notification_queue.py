@@ -241,6 +241,50 @@ def test_a_replay_of_what_may_have_arrived_is_looked_up_again(scene: Scene) -> N
     assert again.is_ambiguous
 
 
+def test_a_second_replay_still_knows_that_the_message_may_be_there(scene: Scene) -> None:
+    identity = scene.insert(scene.config())
+    store = scene.store()
+    (item,) = claim(scene)
+    store.settle(item, Outcome("sending", "ambiguous"))
+    scene.be_ready()
+    (item,) = claim(scene)
+    store.settle(item, Outcome("dead", "dead", error_class="NOTIFICATION_ATTEMPTS_EXHAUSTED"))
+    scene.rows("update notification_config set channel_id = null")  # the first replay ends for another reason
+    store.replay(Choice(ids=[identity]))
+    store.resolve()
+    assert scene.row(identity)["error_class"] == "NOTIFICATION_NO_DESTINATION"
+    scene.rows("update notification_config set channel_id = %s", ALERTS)
+    store.replay(Choice(ids=[identity]))
+    (again,) = claim(scene)
+    assert again.is_ambiguous
+
+
+def test_an_ambiguous_row_that_ends_for_another_reason_is_looked_up_when_it_is_replayed(scene: Scene) -> None:
+    identity = scene.insert(scene.config())
+    store = scene.store()
+    (item,) = claim(scene)
+    store.settle(item, Outcome("sending", "ambiguous"))
+    scene.be_ready()
+    (item,) = claim(scene)
+    store.settle(item, Outcome("dead", "dead", error_class="NOTIFICATION_BAD_DATA"))
+    store.replay(Choice(ids=[identity]))
+    scene.be_ready()
+    (again,) = claim(scene)
+    assert again.is_ambiguous
+
+
+def test_what_slack_has_refused_is_replayed_without_a_look_up(scene: Scene) -> None:
+    """Where the history may not be read and the configuration says hold, it could never be sent otherwise."""
+    identity = scene.insert(scene.config())
+    store = scene.store()
+    (item,) = claim(scene)
+    store.settle(item, Outcome("dead", "dead", error_class="SLACK_MESSAGE_REFUSED"))
+    store.replay(Choice(ids=[identity]))
+    scene.be_ready()
+    (again,) = claim(scene)
+    assert not again.is_ambiguous
+
+
 def test_only_rows_that_nobody_has_begun_are_cancelled(scene: Scene) -> None:
     begun, waiting = scene.fill(scene.config(), 2)
     claim(scene)

@@ -237,7 +237,16 @@ with message as (
     update public.notification_queue as q
     set
         state = %(state)s, attempts = greatest(q.attempts - %(given_back)s, 0),
-        sending_at = case when %(state)s in ('sending', 'sent', 'dead') then q.sending_at end,
+        sending_at = case
+            when %(state)s in ('sending', 'sent') then q.sending_at
+            -- only where the message may be there, because a replay looks it up then
+            when
+                %(state)s = 'dead' and (
+                    %(is_ambiguous)s
+                    or %(error_class)s in ('NOTIFICATION_AMBIGUOUS', 'NOTIFICATION_ATTEMPTS_EXHAUSTED')
+                )
+                then q.sending_at
+        end,
         last_error = case when %(state)s = 'sent' then q.last_error else coalesce(%(error)s, q.last_error) end,
         error_class = %(error_class)s, slack_ts = coalesce(%(slack_ts)s, q.slack_ts),
         finished_at = case when %(state)s in ('sent', 'dead', 'cancelled') then now() end
@@ -360,13 +369,7 @@ with chosen as (
 replayed as (
     update public.notification_queue as q
     set
-        state = case
-            when
-                q.error_class in ('NOTIFICATION_AMBIGUOUS', 'NOTIFICATION_ATTEMPTS_EXHAUSTED')
-                and q.sending_at is not null
-                then 'sending'
-            else 'queued'
-        end,
+        state = case when q.sending_at is not null then 'sending' else 'queued' end,
         attempts = 0, next_attempt_at = now(), lane_key = null, error_class = null, finished_at = null,
         expires_at = now() + coalesce(
             (select c.time_to_live from public.notification_config as c where c.id = q.config_id), interval '24 hours'

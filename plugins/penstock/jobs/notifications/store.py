@@ -128,6 +128,7 @@ class NotificationStore:
             "row_epoch": item.row_epoch,
             "lane_epoch": item.lane_epoch,
             "state": outcome.state,
+            "is_ambiguous": item.is_ambiguous,
             "given_back": int(outcome.given_back),
             "error": outcome.error,
             "error_class": outcome.error_class,
