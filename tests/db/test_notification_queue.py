@@ -196,6 +196,27 @@ def test_a_paused_workspace_is_tried_again_when_its_time_is_over_and_cleared_by_
     assert scene.rows("select 1 from penstock.notification_pauses") == []
 
 
+def test_a_refused_token_pauses_again_after_a_person_s_pause_is_over(scene: Scene) -> None:
+    scene.insert(scene.config())
+    store = scene.store()
+    store.pause("workspace", "slack", "incident", "anna", dt.timedelta(seconds=-1))
+    assert store.park_workspace("slack", Pause("SLACK_AUTH_ERROR", 60.0)) is True
+    assert store.park_workspace("slack", Pause("SLACK_AUTH_ERROR", 60.0)) is False
+    assert scene.rows("select paused_by, reason from penstock.notification_pauses") == [
+        {"paused_by": "penstock", "reason": "SLACK_AUTH_ERROR"}
+    ]
+    assert claim(scene) == []
+
+
+@pytest.mark.parametrize("pause", [None, dt.timedelta(hours=1)])
+def test_a_refused_token_leaves_a_person_s_pause_as_it_is(scene: Scene, pause: dt.timedelta | None) -> None:
+    store = scene.store()
+    store.pause("workspace", "slack", "incident", "anna", pause)
+    before = scene.rows("select p::text from penstock.notification_pauses as p")
+    assert store.park_workspace("slack", Pause("SLACK_AUTH_ERROR", 60.0)) is False
+    assert scene.rows("select p::text from penstock.notification_pauses as p") == before
+
+
 def test_what_waits_too_long_expires(scene: Scene) -> None:
     late = scene.insert(scene.config(), created_at=dt.datetime.now(dt.UTC) - dt.timedelta(days=3),
                         next_attempt_at=dt.datetime.now(dt.UTC) - dt.timedelta(days=3))  # fmt: skip

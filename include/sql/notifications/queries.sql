@@ -299,13 +299,14 @@ where
 having count(*) > 0;
 
 -- name: park_workspace
--- Slack refuses the token: nobody sends for a while. Whether this was news.
+-- Slack refuses the token: nobody sends for a while. Whether this was news. A person's pause stays until it is over.
 insert into penstock.notification_pauses as p (scope, scope_key, reason, paused_until, paused_by)
 values ('workspace', %(workspace)s, %(reason)s, now() + %(pause)s, 'penstock')
 on conflict (scope, scope_key) do update
 set
-    paused_until = case when p.paused_by = 'penstock' then excluded.paused_until else p.paused_until end,
-    reason = case when p.paused_by = 'penstock' then excluded.reason else p.reason end
+    paused_until = excluded.paused_until, reason = excluded.reason, paused_by = excluded.paused_by,
+    paused_at = case when p.paused_by = 'penstock' then p.paused_at else excluded.paused_at end
+where p.paused_by = 'penstock' or p.paused_until <= now()
 returning p.paused_at = now() as is_news;
 
 -- name: pause
