@@ -217,6 +217,29 @@ def test_a_refused_token_leaves_a_person_s_pause_as_it_is(scene: Scene, pause: d
     assert scene.rows("select p::text from penstock.notification_pauses as p") == before
 
 
+def test_a_channel_that_is_configured_by_name_loses_its_id_when_slack_refuses_it(scene: Scene) -> None:
+    """It may have been archived and made anew under its name."""
+    scene.fill(scene.config("#sales"), 3)
+    store = scene.store()
+    (item,) = claim(scene)
+    store.settle(item, Outcome("sent", "sent", channel_id="C0OLD"))
+    scene.be_ready()
+    (item,) = claim(scene)
+    assert item.channel_id == "C0OLD"
+    store.settle(item, Outcome("queued", "rate_limited", given_back=True))
+    scene.be_ready()
+    (item,) = claim(scene)
+    assert item.channel_id == "C0OLD"
+    store.settle(item, Outcome("queued", "parked", given_back=True, parked="SLACK_CHANNEL_ERROR"))
+    scene.be_ready()
+    (item,) = claim(scene)
+    assert item.channel_id is None
+    store.settle(item, Outcome("sent", "sent", channel_id="C0NEW"))
+    scene.be_ready()
+    (item,) = claim(scene)
+    assert item.channel_id == "C0NEW"
+
+
 def test_what_waits_too_long_expires(scene: Scene) -> None:
     late = scene.insert(scene.config(), created_at=dt.datetime.now(dt.UTC) - dt.timedelta(days=3),
                         next_attempt_at=dt.datetime.now(dt.UTC) - dt.timedelta(days=3))  # fmt: skip

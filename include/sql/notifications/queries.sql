@@ -269,7 +269,8 @@ lane as (
     set
         leased_until = null, leased_by = null, next_send_at = clock_timestamp() + %(delay)s,
         failures = case when %(failed)s then l.failures + 1 else 0 end,
-        channel_id = coalesce(%(channel_id)s, l.channel_id),
+        -- Forgotten when Slack refuses it: a channel's name may be that of another one by now.
+        channel_id = case when %(parked_reason)s::text is null then coalesce(%(channel_id)s, l.channel_id) end,
         last_sent_at = case when %(state)s = 'sent' then clock_timestamp() else l.last_sent_at end,
         parked_at = case when %(parked_reason)s::text is not null then coalesce(l.parked_at, now()) end,
         parked_reason = %(parked_reason)s::text, parked_message = %(parked_message)s::text
