@@ -34,6 +34,7 @@ The same, and pauses of a channel, a tenant or the whole queue, on the command l
 | `drain` red, `WorkspacePaused` | Slack refuses the bot's token; it is tried again every minute |
 | `drain` up for retry | the warehouse is down; nothing is lost, what was being sent is looked up |
 | alert `SLACK_CHANNEL_ERROR` | one channel is parked: invite the bot; it is tried again every quarter of an hour |
+| alert `SLACK_SCOPE_MISSING` | direct messages are parked: the bot lacks im:write or users:read.email; channels go on |
 | alert `NOTIFICATIONS_LATE` | something holds the queue up: `select * from reporting.queue_health` |
 
 `docs/runbook.md` has one line per reason of a dead letter.

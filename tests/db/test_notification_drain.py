@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from penstock.core.errors import CATALOGUE
 from penstock.jobs.notifications import Courier, Drain, NotificationStore, Orders
 from penstock.warehouse.limits import SharedBreaker
 from penstock.warehouse.session import Warehouse
@@ -143,6 +144,22 @@ def test_a_refused_token_stops_everything_touches_no_message_and_is_told_once(sc
     scene.drain()
     assert scene.states() == {"sent": 3}
     assert scene.rows("select 1 from penstock.notification_pauses") == []
+
+
+def test_people_who_cannot_be_written_to_hold_up_no_channel_and_are_told_once(scene: Scene, sandbox: Sandbox) -> None:
+    params = {"status": 200, "error": "missing_scope"}
+    sandbox.faults(
+        {"vendor": "slack", "path": "conversations.open", "action": "status", "times": 1000, "params": params}
+    )
+    for user in ("U0ANNA", "U0BERT"):
+        scene.insert(scene.config(channel=None, user_id=scene.person(user)))
+    ids = scene.fill(scene.config(), 3)
+    tally = scene.drain(threads=1)
+    assert tally.paused_workspaces == []
+    assert scene.seen() == {ALERTS: ids}
+    assert scene.states() == {"queued": 2, "sent": 3}
+    assert [notice.code for notice in scene.notices] == ["SLACK_SCOPE_MISSING"]
+    assert "im:write" in CATALOGUE["SLACK_SCOPE_MISSING"].remedy
 
 
 def test_a_message_slack_will_not_take_is_a_dead_letter_and_the_next_one_goes_on(

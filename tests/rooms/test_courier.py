@@ -258,6 +258,35 @@ def test_a_person_is_written_to_through_their_direct_message(user: str) -> None:
     assert slack.calls == [("direct_channel", user), ("post", "D0DIRECT")]
 
 
+@pytest.mark.parametrize("string", ["missing_scope", "not_allowed_token_type"])
+def test_a_token_that_may_not_open_direct_messages_concerns_this_person_alone(string: str) -> None:
+    refused = failure(Scope.WORKSPACE, string)
+    slack = FakeSlack(direct_channel=[refused])
+    assert deliver(slack, lane_key="slack/U0ANNA", destination="U0ANNA") == Outcome(
+        *("queued", "parked", PARKED),
+        given_back=True,
+        error=string,
+        parked="SLACK_SCOPE_MISSING",
+        notice=Notice(f"direct messages of slack: {string}", "SLACK_SCOPE_MISSING", string, "U0ANNA"),
+    )
+    assert slack.posts == []
+    again = FakeSlack(direct_channel=[refused])
+    assert deliver(again, lane_key="slack/U0ANNA", destination="U0ANNA", is_parked=True).notice is None
+
+
+def test_a_person_who_cannot_be_looked_up_either_stays_ambiguous() -> None:
+    refused = failure(Scope.WORKSPACE, "missing_scope")
+    slack = FakeSlack(direct_channel=[refused, refused])
+    outcome = deliver(slack, destination="U0ANNA", is_ambiguous=True)
+    assert (outcome.state, outcome.event, outcome.pause) == ("sending", "parked", None)
+
+
+@pytest.mark.parametrize("string", ["token_revoked", "invalid_auth"])
+def test_a_token_that_is_refused_at_a_direct_message_still_pauses_the_workspace(string: str) -> None:
+    outcome = deliver(FakeSlack(direct_channel=[failure(Scope.WORKSPACE, string)]), destination="U0ANNA")
+    assert (outcome.event, outcome.parked, outcome.pause) == ("refused", None, Pause("SLACK_AUTH_ERROR", 60.0))
+
+
 def test_slack_s_own_trouble_opens_the_circuit_and_a_refusal_does_not() -> None:
     breaker = FakeBreaker()
     deliver(FakeSlack(post=[failure(Scope.PASSING)]), breaker)

@@ -279,6 +279,10 @@ CATALOGUE: dict[str, ErrorSpec] = {
     "SLACK_CHANNEL_ERROR": ErrorSpec(
         ConfigurationError, "Invite the bot to the channel, or correct the configured channel."
     ),
+    "SLACK_SCOPE_MISSING": ErrorSpec(
+        PermissionDenied,
+        "Give the bot im:write, and users:read.email where people are named by e-mail address; install it again.",
+    ),
     "SLACK_RATE_LIMIT": ErrorSpec(RateLimited, NOTHING),
     "SLACK_ERROR": ErrorSpec(VendorUnavailable, "Read Slack's error string in the message."),
     # Notifications: reasons of dead letters

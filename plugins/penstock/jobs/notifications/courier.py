@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from penstock.clients.slack import Posted, scope
-from penstock.core.errors import PenstockError
+from penstock.core.errors import PenstockError, error
 from penstock.core.lease import retry_delay
 from penstock.core.slack_errors import Scope
 from penstock.core.slack_messages import SlackMessage, message, plain
@@ -42,6 +42,9 @@ PARKED = dt.timedelta(minutes=15)
 PAUSE_TOKEN_S, PAUSE_QUOTA_S = 60.0, 3600.0
 CIRCUIT_PAUSE = dt.timedelta(seconds=5)
 LEAST_RETRY_AFTER_S = 1.0
+
+_NOT_GRANTED = frozenset({"missing_scope", "not_allowed_token_type"})
+"""Said of one method: that the token is good for others is not in doubt."""
 
 _CHANNEL_ID = re.compile(r"[CGD][A-Z0-9]{2,}")  # names of channels are lower case
 _USER = re.compile(r"[UW][A-Z0-9]{4,}|[^@\s]+@[^@\s]+")
@@ -111,7 +114,7 @@ class Courier:
 
     def _look_up_failed(self, item: Item, failure: PenstockError) -> Outcome | bool:
         concerns = scope(failure)
-        if concerns is Scope.WORKSPACE and failure.provider_code in ("missing_scope", "not_allowed_token_type"):
+        if concerns is Scope.WORKSPACE and failure.provider_code in _NOT_GRANTED:
             return self._unknowable(item, f"conversations.history: {failure.provider_code}")
         if concerns in (Scope.RATE, Scope.PASSING, Scope.AMBIGUOUS, Scope.WORKSPACE, Scope.QUOTA):
             # Reading changes nothing: whatever went wrong, the row is as ambiguous as before.
@@ -182,8 +185,22 @@ class Courier:
         if item.channel_id:
             return item.channel_id
         if _USER.fullmatch(item.destination):
-            return self._slack.direct_channel(item.destination)
+            return self._direct_channel(item.destination)
         return item.destination if _CHANNEL_ID.fullmatch(item.destination) else None
+
+    def _direct_channel(self, user: str) -> str:
+        """The direct message's id. A token that may not open one is no reason to pause the channels."""
+        try:
+            return self._slack.direct_channel(user)
+        except PenstockError as refused:
+            if refused.provider_code not in _NOT_GRANTED:
+                raise
+            raise error(
+                "SLACK_SCOPE_MISSING",
+                refused.message,
+                provider_code=refused.provider_code,
+                context={"scope": Scope.CHANNEL.value},
+            ) from None
 
     # -- failures
 
@@ -264,7 +281,10 @@ def _simpler(refused: PenstockError, text: str, key: str) -> SlackMessage:
 
 
 def _channel_notice(item: Item, failure: PenstockError) -> Notice:
-    return Notice(f"lane {item.lane_key}", failure.code, failure.message, item.destination)
+    # A scope that is missing is missing for everybody: one alert, not one a person.
+    is_everybody_s = failure.code == "SLACK_SCOPE_MISSING"
+    key = f"direct messages of {item.workspace}: {failure.message}" if is_everybody_s else f"lane {item.lane_key}"
+    return Notice(key, failure.code, failure.message, item.destination)
 
 
 def _breaker_key(item: Item) -> str:
