@@ -98,6 +98,7 @@ def notifications(dsn: str, sizes: Mapping[str, int]) -> bool:
         statements = {
             "claim": {"limit": 16, "lease": dt.timedelta(seconds=120), "holder": "bench"},
             "resolve": {"workspace": "slack", "limit": FRESH, "max_open": 3600, "max_bytes": 1000},
+            "follow": {"workspace": "slack"},
             "expire": {"limit": 1000},
         }
         met = [plan(dsn, name, NOTIFICATIONS[name], given) for name, given in statements.items()]

@@ -5,7 +5,7 @@
 `drain` looks where new rows go (a channel, or a person by the profile's `slack_id`), then takes the channels in turn:
 claim, render the template, post, write it down. A channel gets one message a second, in the order of its rows; channels
 go in parallel. A row that was found half sent, because a worker died, is looked up in the channel's history before it
-is sent again.
+is sent again. Rows that wait follow a corrected channel or `slack_id`.
 
 What cannot be delivered becomes a dead letter with its reason (`state = 'dead'`, `error_class`); a channel that Slack
 refuses is parked and its rows wait; a refused token pauses the workspace. Each is told once in the alert channel.
@@ -33,7 +33,7 @@ The same, and pauses of a channel, a tenant or the whole queue, on the command l
 |---|---|
 | `drain` red, `WorkspacePaused` | Slack refuses the bot's token; it is tried again every minute |
 | `drain` up for retry | the warehouse is down; nothing is lost, what was being sent is looked up |
-| alert `SLACK_CHANNEL_ERROR` | one channel is parked: invite the bot; it is tried again every quarter of an hour |
+| alert `SLACK_CHANNEL_ERROR` | one channel is parked, tried every quarter of an hour: invite the bot, or correct it |
 | alert `SLACK_SCOPE_MISSING` | direct messages are parked: the bot lacks im:write or users:read.email; channels go on |
 | alert `NOTIFICATIONS_LATE` | something holds the queue up: `select * from reporting.queue_health` |
 

@@ -123,6 +123,20 @@ def test_a_parked_channel_goes_on_by_itself_when_the_bot_was_invited(scene: Scen
     assert scene.rows("select parked_reason from penstock.notification_lanes") == [{"parked_reason": None}]
 
 
+@pytest.mark.parametrize("destination", ["channel", "person"])
+def test_what_waits_for_a_wrong_destination_is_sent_when_it_is_corrected(scene: Scene, destination: str) -> None:
+    if destination == "channel":
+        ids = scene.fill(scene.config("C0NOWHERE"), 2)
+    else:
+        ids = scene.fill(scene.config(channel=None, user_id=scene.person("nobody@example.com")), 2)
+    scene.drain()
+    assert scene.states() == {"queued": 2}
+    scene.rows("update notification_config set channel_id = %s where channel_id is not null", ALERTS)
+    scene.rows("update profiles set slack_id = 'U0ANNA'")
+    scene.drain()
+    assert scene.seen() == {ALERTS if destination == "channel" else "D00ANNA": ids}
+
+
 def test_the_bot_enters_a_public_channel_by_itself(scene: Scene) -> None:
     ids = scene.fill(scene.config("C0PUBLIC"), 1)
     scene.drain()

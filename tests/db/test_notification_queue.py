@@ -76,6 +76,84 @@ def test_a_person_s_direct_message_is_a_lane_of_its_own(scene: Scene) -> None:
     assert scene.row(nobody)["error_class"] == "NOTIFICATION_NO_DESTINATION"
 
 
+def move(scene: Scene, config: str, channel: str | None) -> None:
+    scene.rows("update notification_config set channel_id = %s where id = %s::uuid", channel, config)
+
+
+def lanes(scene: Scene, ids: list[str]) -> list[str | None]:
+    return [scene.row(identity)["lane_key"] for identity in ids]
+
+
+def test_rows_that_wait_follow_the_corrected_channel_before_later_ones(scene: Scene) -> None:
+    config, other = scene.config("C0WRONG"), scene.fill(scene.config("C0OTHER"), 1)
+    waiting = scene.fill(config, 3)
+    store = scene.store()
+    store.resolve()
+    move(scene, config, ALERTS)
+    ids = [*waiting, scene.insert(config)]
+    store.resolve()
+    assert lanes(scene, ids) == [f"slack/{ALERTS}"] * 4
+    assert lanes(scene, other) == ["slack/C0OTHER"]
+    order = []
+    while items := store.claim(10):
+        for item in items:
+            order.append(item.id)
+            store.settle(item, SENT)
+        scene.be_ready()
+    assert [identity for identity in order if identity in ids] == ids
+
+
+def test_rows_that_wait_follow_the_corrected_address_of_a_person(scene: Scene) -> None:
+    person = scene.person("nobody@example.com")
+    ids = scene.fill(scene.config(channel=None, user_id=person), 2)
+    store = scene.store()
+    store.resolve()
+    scene.rows("update profiles set slack_id = 'U0ANNA' where id = %s::uuid", person)
+    store.resolve()
+    assert lanes(scene, ids) == ["slack/U0ANNA"] * 2
+
+
+def test_rows_that_were_begun_or_are_held_stay_where_they_may_have_been_posted(scene: Scene) -> None:
+    config = scene.config("C0WRONG")
+    begun, waiting = scene.fill(config, 2)
+    store = scene.store()
+    (item,) = claim(scene)
+    store.settle(item, Outcome("sending", "ambiguous"))
+    held = scene.fill(scene.config("C0OLD"), 1)
+    store.resolve()
+    scene.rows("update notification_queue set leased_until = now() + interval '1 min', state = 'sending' "
+               "where id = %s", held[0])  # fmt: skip
+    scene.rows("update notification_config set channel_id = %s", ALERTS)
+    store.resolve()
+    assert lanes(scene, [begun, waiting, *held]) == ["slack/C0WRONG", f"slack/{ALERTS}", "slack/C0OLD"]
+
+
+def test_rows_that_wait_stay_while_their_configuration_names_no_channel(scene: Scene) -> None:
+    """An edit in two steps must not end them."""
+    config = scene.config(ALERTS)
+    ids = scene.fill(config, 2)
+    store = scene.store()
+    store.resolve()
+    move(scene, config, "  ")
+    store.resolve()
+    assert lanes(scene, ids) == [f"slack/{ALERTS}"] * 2
+    assert scene.states() == {"queued": 2}
+
+
+def test_a_channel_that_nothing_waits_for_any_more_is_no_longer_shown_as_parked(scene: Scene) -> None:
+    config = scene.config("C0WRONG")
+    scene.fill(config, 1)
+    store = scene.store()
+    (item,) = claim(scene)
+    store.settle(item, Outcome("queued", "parked", given_back=True, parked="SLACK_CHANNEL_ERROR"))
+    assert store.health()["detail"]["parked_lanes"] == {"slack/C0WRONG": "SLACK_CHANNEL_ERROR"}
+    move(scene, config, ALERTS)
+    store.resolve()
+    scene.be_ready()
+    assert [item.destination for item in store.claim(10)] == [ALERTS]
+    assert store.health()["detail"]["parked_lanes"] == {}
+
+
 def test_a_lane_has_one_sender_and_gives_its_rows_in_order(scene: Scene) -> None:
     for expected in scene.fill(scene.config(), 3):
         (item,) = claim(scene)
@@ -489,6 +567,7 @@ def test_the_claim_goes_by_its_indexes_whatever_the_history(scene: Scene) -> Non
         "claim": {"limit": 16, "lease": dt.timedelta(seconds=120), "holder": "x"},
         "expire": {"limit": 1000},
         "resolve": {"workspace": "slack", "limit": 2000, "max_open": 3600, "max_bytes": 1000},
+        "follow": {"workspace": "slack"},
     }
     for name, parameters in plans.items():
         with scene.warehouse.connection() as connection:
@@ -515,6 +594,22 @@ def test_the_sweep_counts_what_waits_once_per_lane(scene: Scene) -> None:
     ]
     assert counted
     assert max(counted) <= lanes
+
+
+def test_a_sweep_asks_once_per_configuration_and_lane_whether_its_rows_are_where_they_belong(scene: Scene) -> None:
+    """It runs at every insert; looking at each of 100,000 waiting rows would take a tenth of a second."""
+    ids = scene.fill(scene.config(), 3000)
+    scene.store().resolve()
+    scene.store().resolve()
+    from penstock.jobs.notifications.store import SQL
+
+    with scene.warehouse.connection() as connection:
+        row = connection.execute("explain (analyze, format json) " + SQL["follow"], {"workspace": "slack"}).fetchone()
+    assert row is not None
+    read = [node["Actual Rows"] * node["Actual Loops"] for node in _nodes(row[0][0]["Plan"])
+            if node.get("Relation Name") == "notification_queue" and "Actual Rows" in node]  # fmt: skip
+    assert read
+    assert sum(read) < len(ids) / 100
 
 
 def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:

@@ -180,6 +180,29 @@ def test_a_sweep_beside_a_claim_loses_no_row_and_keeps_the_order(channels: Chann
         assert set(channels.scene.states()) == {"sent"}, order
 
 
+def test_rows_that_follow_their_configuration_beside_a_claim_are_sent_once_and_in_order(
+    channels: Channels, pair: Pair
+) -> None:
+    def sweep(session: Session) -> None:
+        store_of(session).resolve()
+
+    for order in ORDERS:
+        channels.scene.rows("update notification_config set channel_id = 'C10001' where id = %s", channels.configs[0])
+        channels.begin()
+        channels.scene.rows("update notification_config set channel_id = 'C1NEW' where id = %s", channels.configs[0])
+        got = pair.run(order, {"a": sweep, "b": claim})
+        mine = [item for items in got["b"] for item in items]
+        for item in mine:
+            assert channels.scene.row(item.id)["lane_key"] == item.lane_key, order
+            assert channels.scene.store().settle(item, SENT), order
+        sent = [item.id for item in mine] + channels.deliver_the_rest()
+        assert len(sent) == 4, order
+        for one, two in channels.rows:
+            assert sent.index(one) < sent.index(two), order
+        assert set(channels.scene.states()) == {"sent"}, order
+        assert {row["attempts"] for row in channels.scene.rows("select attempts from notification_queue")} == {1}, order
+
+
 # -- the calendar: one workspace with three keys
 
 

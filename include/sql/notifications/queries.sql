@@ -1,5 +1,61 @@
 -- Named queries of the notification queue: sweep, claim, settle, dead letters, pauses.
 
+-- name: follow
+-- Rows that wait in another lane than their configuration names today lose it, and `resolve` finds the right one. All
+-- at once, so that none is overtaken by a later row of its configuration. What was begun stays: it is looked up where
+-- it was posted. Runs at every sweep, so it asks once per configuration and lane that have waiting rows, not per row.
+with recursive waiting as (
+    (
+        select q.config_id, q.lane_key
+        from public.notification_queue as q
+        where q.state = 'queued' and q.lane_key is not null
+        order by q.config_id, q.lane_key
+        limit 1
+    )
+    union all
+    select n.config_id, n.lane_key
+    from waiting as w
+    cross join lateral (
+        select q.config_id, q.lane_key
+        from public.notification_queue as q
+        where
+            q.state = 'queued' and q.lane_key is not null
+            and (q.config_id, q.lane_key) > (w.config_id, w.lane_key)
+        order by q.config_id, q.lane_key
+        limit 1
+    ) as n
+),
+
+wanted as (
+    select
+        w.config_id, w.lane_key,
+        coalesce(nullif(btrim(c.channel_id), ''), nullif(btrim(p.slack_id), '')) as destination
+    from waiting as w
+    inner join public.notification_config as c on w.config_id = c.id
+    left join public.profiles as p on c.user_id = p.id
+),
+
+-- Not where no destination is named: an edit may take two steps.
+misplaced as (
+    select w.config_id, w.lane_key from wanted as w where w.lane_key <> %(workspace)s || '/' || w.destination
+),
+
+chosen as (
+    select r.id
+    from misplaced as m
+    cross join lateral (
+        select q.id
+        from public.notification_queue as q
+        where q.config_id = m.config_id and q.lane_key = m.lane_key and q.state = 'queued'
+        for no key update skip locked
+    ) as r
+)
+
+-- An array, and locks inside the lateral: joined, the planner would read every waiting row to find that nothing moves.
+update public.notification_queue as q
+set lane_key = null
+where q.id = any(array(select c.id from chosen as c)) and q.state = 'queued';
+
 -- name: resolve
 -- Finds where new rows go, wakes those lanes, and ends the rows that can go nowhere. A lane takes at most
 -- `max_open` waiting rows: a loop upstream must not become a thousand pings. One at a time: two that shared the rows
@@ -183,7 +239,9 @@ taken as (
         state = 'sending', sending_at = coalesce(q.sending_at, clock_timestamp()), attempts = q.attempts + 1,
         lease_epoch = q.lease_epoch + 1, leased_until = null, leased_by = null
     from heads as h
-    where q.id = h.id and q.state = h.state and (q.leased_until is null or q.leased_until < now())
+    where
+        q.id = h.id and q.state = h.state and q.lane_key = h.lane_key
+        and (q.leased_until is null or q.leased_until < now())
     returning
         q.id, q.lane_key, q.config_id, q.event_data, q.attempts, q.max_attempts, q.sending_at, q.expires_at,
         q.lease_epoch, q.tenant, h.state as previous_state, h.is_probe

@@ -39,7 +39,12 @@ lanes as (
     select
         count(*) as lanes,
         count(*) filter (where leased_until >= now()) as leased,
-        coalesce(jsonb_object_agg(lane_key, parked_reason) filter (where parked_reason is not null), '{}') as parked
+        -- A lane that sleeps has no rows: they expired, or follow a corrected configuration.
+        coalesce(
+            jsonb_object_agg(lane_key, parked_reason) filter (
+                where parked_reason is not null and next_send_at < 'infinity'
+            ), '{}'
+        ) as parked
     from penstock.notification_lanes
 ),
 

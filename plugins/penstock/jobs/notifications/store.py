@@ -91,7 +91,8 @@ class NotificationStore:
         return self._warehouse.dsn
 
     def resolve(self) -> Swept:
-        """Find out where new rows go; end those that can go nowhere."""
+        """Find out where rows go that are new, or whose configuration was corrected; end those that can go nowhere."""
+        self._rows("follow", {"workspace": WORKSPACE})
         parameters = {
             "workspace": WORKSPACE,
             "limit": RESOLVE_LIMIT,
