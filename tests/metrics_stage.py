@@ -84,7 +84,11 @@ class MetricsStage:
     def claim(self, *connections: str, limit: int = 50) -> list[dict[str, Any]]:
         self.runs += 1
         return metrics_sync.claim(
-            self.warehouse, holder=f"metrics_sync/run {self.runs}", limit=limit, connections=connections or None
+            self.warehouse,
+            holder=f"metrics_sync/run {self.runs}",
+            limit=limit,
+            connections=connections or None,
+            now=self.now,
         )
 
     def work(self, lane: Mapping[str, Any], **changes: Any) -> Outcome:

@@ -21,7 +21,7 @@ from penstock.sources.stream import Account, Request
 from penstock.warehouse.limits import SharedLimiter
 from penstock.warehouse.session import Warehouse
 from tests.metrics_stage import MetricsStage
-from tests.sandbox_fixture import Sandbox
+from tests.sandbox_fixture import NOW, Sandbox
 
 pytestmark = pytest.mark.db
 
@@ -290,6 +290,33 @@ def test_a_shops_account_is_read_once_requests_name_ads_and_keeps_the_platform_e
     stage.execute("""update platform_connections set settings = '{"metrics_sync": false}'""")
     assert stage.claim() == []
     assert stage.claim(connection) == []
+
+
+def test_the_last_request_that_is_unlinked_loses_what_it_showed(stage: MetricsStage, sandbox: Sandbox) -> None:
+    """No request names ads of the platform any more: its account is read once more, and then left alone."""
+    account, other = stage.accounts("META")[:2]
+    for each in (account, other):
+        stage.connect(each, shop_id="aurora", platform="META")
+    request = stage.request(meta_ad_id=stage.ads("META", account["account_id"])[0])
+    stage.execute(
+        "insert into performance_metrics (request_id, platform, metric_type, value, date, source, source_detail) "
+        "select %(request)s, 'meta', name, 1, '2026-11-18', 'api_sync', detail "
+        "from (values ('ctr', '[]'::jsonb), ('cpm', '{\"connections\": \"x\"}'), ('cpc', null)) as old (name, detail)",
+        request=stage.request(title="as the old worker left it"),
+    )
+    assert [outcome.status for outcome in stage.sync()] == ["success", "success"]
+    sandbox.now(NOW + dt.timedelta(days=1))
+    first_read_again = "2026-10-21"
+    shown = stage.metrics(request)
+    assert min(day for _, _, day in shown) < first_read_again
+    stage.execute("update requests set metadata = metadata - 'meta_ad_id'")
+    stage.make_due()
+    lanes = stage.claim()
+    assert [lane["account_id"] for lane in lanes] == [account["account_id"]]
+    assert [stage.work(lane).status for lane in lanes] == ["success"]
+    assert stage.metrics(request) == {key: value for key, value in shown.items() if key[2] < first_read_again}
+    stage.make_due()
+    assert stage.claim() == []
 
 
 def test_both_concerns_take_their_calls_from_one_bucket(stage: MetricsStage, meta: str, sandbox: Sandbox) -> None:

@@ -3,11 +3,26 @@
 -- name: claim_connections
 -- Connections that are due, or named by a person; a lease that has expired is free. A claim that is tried again gets
 -- what it claimed before. Accounts of a shop belong to the platform ETL: their metrics are read as well once any
--- request names ads of that platform, unless their settings say no.
+-- request names ads of that platform, unless their settings say no. When the last request is unlinked, they are read
+-- until nothing is shown of them that could still be taken back.
 with used as (
     select
         exists(select 1 from public.requests as r where r.metadata ? 'meta_ad_id') as has_meta,
         exists(select 1 from public.requests as r where r.metadata ? 'google_ad_id') as has_google
+),
+
+-- The connections whose numbers could still be taken back: read once, and only of platforms that no request names any
+-- more. What the old worker left in `source_detail` may have any form.
+shown as materialized (
+    select distinct n.connection_id
+    from public.performance_metrics as p
+    cross join used
+    cross join lateral jsonb_array_elements_text(
+        case jsonb_typeof(p.source_detail -> 'connections') when 'array' then p.source_detail -> 'connections' end
+    ) as n (connection_id)
+    where
+        p.source = 'api_sync' and p.date >= %(first_day)s
+        and case p.platform when 'meta' then not used.has_meta when 'google_ads' then not used.has_google end
 ),
 
 candidates as (
@@ -21,6 +36,7 @@ candidates as (
         and (
             c.shop_id is null
             or case penstock.metrics_platform(c.platform) when 'META' then used.has_meta else used.has_google end
+            or (c.metrics_synced_at is not null and c.id::text in (select s.connection_id from shown as s))
         )
         and (
             c.metrics_leased_until is null or c.metrics_leased_until < now()

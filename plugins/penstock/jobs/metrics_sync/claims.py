@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from psycopg.rows import dict_row
 
 from penstock.core.errors import error
 from penstock.core.lease import CLAIM_LEASE
-from penstock.jobs.metrics_sync.context import SERVICE, SQL
-from penstock.sources.ad_metrics import PLATFORMS
+from penstock.jobs.metrics_sync.context import SERVICE, SQL, utc_now
+from penstock.sources.ad_metrics import PLATFORMS, SYNC_DAYS
 from penstock.warehouse.session import Warehouse
 
 STALE_AFTER = dt.timedelta(hours=1)
@@ -26,6 +26,7 @@ def claim(
     holder: str,
     limit: int,
     connections: Sequence[str] | None = None,
+    now: Callable[[], dt.datetime] = utc_now,
 ) -> list[dict[str, Any]]:
     """Claims the connections that are due, those that waited longest first, and closes the logs of dead workers.
 
@@ -52,9 +53,15 @@ def claim(
             "connections": named,
             "limit": limit,
             "lease": CLAIM_LEASE,
+            "first_day": _first_day(now()),
         }
         claimed = cursor.execute(SQL["claim_connections"], parameters).fetchall()
     return [{**row, "label": _label(row)} for row in claimed]
+
+
+def _first_day(now: dt.datetime) -> dt.date:
+    """From here on a sync reads again in every account's zone: its today is at most one day ahead of that in UTC."""
+    return now.astimezone(dt.UTC).date() - dt.timedelta(days=SYNC_DAYS - 2)
 
 
 def plain_id(name: str) -> str:
