@@ -70,6 +70,10 @@ class MetricsStage:
         self.execute(f"insert into platform_connections ({names}) values ({values})", **row)
         return str(row["id"])
 
+    def connections(self) -> list[str]:
+        """The ids of all rows."""
+        return [str(row[0]) for row in self.fetch("select id from platform_connections order by created_at, id")]
+
     def request(self, **metadata: Any) -> str:
         """A request of the agency with this metadata."""
         (row,) = self.fetch(

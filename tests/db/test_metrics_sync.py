@@ -202,7 +202,16 @@ def test_an_account_that_is_registered_twice_counts_once(stage: MetricsStage, me
 
 
 @pytest.mark.parametrize(
-    "ending", ["delete from platform_connections", "update platform_connections set is_active = false"]
+    "ending",
+    [
+        "delete from platform_connections",
+        "update platform_connections set is_active = false",
+        "update platform_connections set state = 'PAUSED'",
+        "update platform_connections set state = 'NEEDS_RECONNECT', metrics_error_code = 'GOOGLE_ADS_AUTH_ERROR', "
+        "metrics_next_sync_at = now() + interval '1 day'",
+        """update platform_connections set settings = '{"metrics_sync": false}'""",
+    ],
+    ids=["deleted", "disabled", "paused", "without a grant", "not wanted"],
 )
 def test_an_account_that_is_registered_anew_takes_its_days_over(
     stage: MetricsStage, sandbox: Sandbox, ending: str
@@ -222,6 +231,61 @@ def test_an_account_that_is_registered_anew_takes_its_days_over(
     for request, ad in linked.items():
         expected = stage.expected("google_ads", [ad], account["account_id"])
         assert {key: value for key, value in stage.metrics(request).items() if key[2] >= first} == expected
+
+
+def test_an_ad_that_only_the_row_knows_that_nobody_reads_is_gone(stage: MetricsStage, meta: str) -> None:
+    """All that the ad ever delivered was taken back before the account's new row was read for the first time."""
+    other = stage.accounts("META")[1]
+    request = stage.request(meta_ad_id=["555", stage.ads("META", other["account_id"])[0]])
+    stage.sync()
+    stage.execute(
+        "insert into penstock.ad_daily_metrics (connection_id, ad_id, date, platform, impressions, clicks, spend) "
+        "select id, '555', '2026-11-15', 'META', 1000000000, 1, 1 from platform_connections"
+    )
+    stage.connect(other)
+    stage.sync()
+    day = ("meta", "impressions", "2026-11-15")
+    assert stage.metrics(request)[day] >= 1_000_000_000
+    stage.execute("update platform_connections set state = 'PAUSED' where account_id = %(id)s", id=meta)
+    stage.connect({**stage.accounts("META")[0], "account_id": f"act_{meta}"})
+    assert [outcome.status for outcome in stage.sync()] == ["success"]
+    assert stage.metrics(request).get(day, 0) < 1_000_000_000
+
+
+def test_what_is_restated_and_restated_back_is_as_whoever_read_it_last_says(stage: MetricsStage, meta: str) -> None:
+    first = stage.connections()[0]
+    other = stage.accounts("META")[1]
+    stage.connect(other)
+    second = stage.connect({**stage.accounts("META")[0], "account_id": f"act_{meta}"})
+    ads = [stage.ads("META", each)[0] for each in (meta, other["account_id"])]
+    request = stage.request(meta_ad_id=ads)
+    stage.sync()
+    expected = stage.metrics(request)
+    # in between the vendor said something else, when it was the second row's turn
+    stage.execute(
+        "update penstock.ad_daily_metrics set impressions = 3 * impressions, updated_at = now() "
+        "where connection_id::text = %(id)s",
+        id=second,
+    )
+    stage.sync(first)
+    assert stage.metrics(request) == expected
+    stage.sync(other["account_id"])
+    assert stage.metrics(request) == expected
+    (again,) = stage.sync(first)
+    assert again.counts["ad_days_written"] == 0
+
+
+def test_two_rows_of_an_account_that_are_both_read_leave_each_others_days_alone(stage: MetricsStage, meta: str) -> None:
+    stage.connect({**stage.accounts("META")[0], "account_id": f"act_{meta}"})
+    stage.request(meta_ad_id=stage.ads("META", meta)[:2])
+    stage.sync()
+    rows = "select connection_id, ad_id, date, xmin::text from penstock.ad_daily_metrics order by 1, 2, 3"
+    before = stage.fetch(rows)
+    assert len({row[0] for row in before}) == 2
+    for connection in stage.connections() * 2:
+        (outcome,) = stage.sync(connection)
+        assert (outcome.counts["ad_days_written"], outcome.counts["metrics_updated"]) == (0, 0)
+    assert stage.fetch(rows) == before
 
 
 def test_ads_that_no_request_names_are_counted_and_left_alone(stage: MetricsStage, meta: str) -> None:

@@ -154,10 +154,29 @@ for no key update;
 -- One merge of a platform at a time: a request may have ads of two accounts, and the sum of both must see both.
 select pg_advisory_xact_lock(hashtextextended('penstock.metrics_sync.' || %(platform)s, 0));
 
+-- name: find_siblings
+-- Other rows of the same account, as 123 and act_123, and those of them that say nothing new: nobody reads them, or
+-- cannot.
+select
+    coalesce(array_agg(c.id::text), '{}') as siblings,
+    coalesce(
+        array_agg(c.id::text) filter (
+            where
+            c.is_active is false or c.state = 'PAUSED' or c.metrics_error_code is not null
+            or c.settings -> 'metrics_sync' = 'false'
+        ), '{}'
+    ) as silent
+from public.platform_connections as own
+inner join public.platform_connections as c
+    on replace(replace(own.account_id, 'act_', ''), '-', '') = replace(replace(c.account_id, 'act_', ''), '-', '')
+    and penstock.metrics_platform(own.platform) = penstock.metrics_platform(c.platform)
+where own.id = %(connection_id)s and c.id <> own.id;
+
 -- name: merge_ad_days
 -- The days that were read replace those that were known: what the vendor does not show any more is gone. What an
--- unreadable record names (or everything, when it names nothing) is left as it was. An ad belongs to one account: what
--- a connection that nobody reads any more said of it is replaced too, when the account is registered anew.
+-- unreadable record names (or everything, when it names nothing) is left as it was. What a silent row of the account
+-- said is replaced whole; one that is read as well keeps its days, or both would take them from each other by turns.
+-- An ad belongs to one account: what a connection that is deleted or disabled said of it is replaced too.
 with days as (
     select
         p.ad_id, p.date, sum(p.impressions) as impressions, sum(p.clicks) as clicks, sum(p.spend) as spend,
@@ -192,19 +211,47 @@ own_ads as (
     select d.ad_id from days as d
 ),
 
-replaced as (
-    delete from penstock.ad_daily_metrics as a
-    using own_ads as o
+outdated as (
+    select a.connection_id, a.ad_id, a.date
+    from penstock.ad_daily_metrics as a
     where
-        a.platform = %(platform)s and a.ad_id = o.ad_id and a.date between %(first_day)s and %(last_day)s
-        and a.connection_id <> %(connection_id)s
+        a.platform = %(platform)s and a.date between %(first_day)s and %(last_day)s
+        and a.ad_id in (select o.ad_id from own_ads as o) and a.connection_id <> %(connection_id)s
         and not exists (
             select 1 from public.platform_connections as c where c.id = a.connection_id and c.is_active is not false
         )
+    union
+    select a.connection_id, a.ad_id, a.date
+    from penstock.ad_daily_metrics as a
+    where a.connection_id = any(%(silent)s::uuid []) and a.date between %(first_day)s and %(last_day)s
+),
+
+replaced as (
+    delete from penstock.ad_daily_metrics as a
+    using outdated as o
+    where
+        a.connection_id = o.connection_id and a.ad_id = o.ad_id and a.date = o.date
         and not exists (
             select 1 from unreadable as u
             where coalesce(u.ad_id, a.ad_id) = a.ad_id and coalesce(u.date, a.date) = a.date
         )
+),
+
+-- A restatement that was taken back: what was read equals what was read here last, but a sibling has said something
+-- else since. Written anew, it is the newest again.
+overtaken as (
+    select d.ad_id, d.date
+    from days as d
+    inner join penstock.ad_daily_metrics as k
+        on d.ad_id = k.ad_id and d.date = k.date and k.connection_id = %(connection_id)s
+    cross join lateral (
+        select 1
+        from penstock.ad_daily_metrics as s
+        where
+            s.connection_id = any(%(siblings)s::uuid []) and s.ad_id = d.ad_id and s.date = d.date
+            and s.updated_at >= k.updated_at
+            and (s.impressions, s.clicks, s.spend, s.reach) is distinct from (d.impressions, d.clicks, d.spend, d.reach)
+    ) as newer
 ),
 
 written as (
@@ -222,6 +269,7 @@ written as (
         (a.platform, a.impressions, a.clicks, a.spend, a.reach, a.currency) is distinct from (
             excluded.platform, excluded.impressions, excluded.clicks, excluded.spend, excluded.reach, excluded.currency
         )
+        or (a.ad_id, a.date) in (select o.ad_id, o.date from overtaken as o)
     returning a.ad_id
 )
 
@@ -233,8 +281,9 @@ select
 
 -- name: find_members
 -- The requests that this sync can change, with the ads that they name: those that name one of this connection's ads,
--- and those that show numbers of it (whose ads may be others by now; without any ad the request stands alone). One
--- pass over the requests, because looking each ad up in the GIN index is slow while its list of fresh rows is long.
+-- and those that show numbers of its account (whose ads may be others by now; without any ad the request stands
+-- alone). One pass over the requests, because looking each ad up in the GIN index is slow while its list of fresh rows
+-- is long.
 -- A table and its statistics instead of a CTE: the planner would compare every row with every other.
 create temporary table sync_members on commit drop as
 with links as materialized (
@@ -257,7 +306,7 @@ touched as materialized (
     from public.performance_metrics as p
     where
         p.platform = %(label)s and p.source = 'api_sync' and p.date between %(first_day)s and %(last_day)s
-        and p.source_detail -> 'connections' ? %(connection_id)s::text
+        and p.source_detail -> 'connections' ?| (%(siblings)s::text [] || %(connection_id)s::text)
 )
 
 select
@@ -283,7 +332,7 @@ from (
 -- of a request delivered has none. Spend of several currencies is no sum either.
 create temporary table sync_wanted on commit drop as
 with days as materialized (
-    -- An account may be registered twice, as 123 and as act_123: its ads count once.
+    -- An account may be registered twice, as 123 and as act_123: its ads count once, as they were read last.
     select distinct on (a.ad_id, a.date)
         a.ad_id, a.date, a.connection_id, a.impressions, a.clicks, a.spend, a.reach, a.currency
     from penstock.ad_daily_metrics as a

@@ -221,6 +221,7 @@ class _Reader:
         }
         cursor = conn.cursor(row_factory=dict_row)
         cursor.execute(SQL["lock_platform"], parameters)
+        parameters |= cursor.execute(SQL["find_siblings"], parameters).fetchone() or {}
         ad_days = cursor.execute(SQL["merge_ad_days"], parameters).fetchone() or {}
         cursor.execute(SQL["find_members"], parameters)
         cursor.execute("analyze sync_members")
