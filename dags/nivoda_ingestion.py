@@ -12,7 +12,8 @@ For each feed, one after the other:
    a second pass in another order.
 3. `gate` looks at the partitions when all have ended. All read: the run goes on. At least 70 %: it waits five minutes
    for retries, then goes on. Fewer: it stops and sends an alert; `approve_consolidation` lets a person decide.
-4. `consolidate` carries the raw rows into `diamonds`; only rows that changed are written.
+4. `consolidate` carries the raw rows into `diamonds`; only rows that changed are written, or whose markup is another
+   than the configured one.
 5. `reconcile_vanished` marks stones as deleted that a complete full run did not see: missing in two of them, or not
    for sale by a look-up. If too many are missing, it deletes nothing and sends an alert.
 6. `move_watermark` notes up to when all changes are here, if nothing is owed and no listed stone was missed.

@@ -9,14 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from penstock.core.errors import PenstockError
 from penstock.jobs import nivoda_ingestion as jobs
-from penstock.jobs.nivoda_ingestion import Ingestion
+from penstock.jobs.nivoda_ingestion import Ingestion, consolidation
 from penstock.warehouse.session import Connection, Warehouse
 from tests.airflow_home import PROJECT
 from tests.diamonds import Diamonds
@@ -99,6 +101,49 @@ def test_a_later_stage_may_die_anywhere_and_be_called_again(
     assert summary["status"] == "completed"
     assert diamonds.active_ids() == set(diamonds.truth(ids="1")["ids"])
     assert diamonds.watermark is not None
+
+
+MARKUPS = "select markup_ratio::text, count(*) from diamonds where status = 'active' group by 1"
+
+
+def marked_up(diamonds: Diamonds, monkeypatch: pytest.MonkeyPatch) -> tuple[Diamonds, str]:
+    """400 stones at another markup than the configured one, and a run that has nothing else to do."""
+    monkeypatch.setattr(consolidation, "BATCH", 60)
+    diamonds.run(partitions=1)
+    return diamonds.with_settings(markup=Decimal("1.5")), str(diamonds.plan(run_type="full", partitions=1).run_id)
+
+
+def test_a_new_markup_is_carried_on_after_a_death_between_its_batches(
+    diamonds: Diamonds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dearer, run_id = marked_up(diamonds, monkeypatch)
+    worker = mortal(dearer, 100, dies_before=True)
+    monkeypatch.setattr(Mortal, "rows", dies_at_the_fourth_batch(Mortal.rows))
+    with pytest.raises(Killed):
+        jobs.consolidate(worker, run_id)
+    assert dict(diamonds.fetch(MARKUPS)) == {"1.5000": 180, "1.0000": 220}
+    assert jobs.consolidate(dearer.context, run_id)["repriced"] == 220
+    assert dict(diamonds.fetch(MARKUPS)) == {"1.5000": 400}
+    assert jobs.consolidate(dearer.context, run_id)["repriced"] == 0
+
+
+def dies_at_the_fourth_batch(rows: Callable[..., Any]) -> Callable[..., Any]:
+    def mortal_rows(self: Mortal, name: str, connection: Connection | None = None, **parameters: Any) -> Any:
+        if self.done.count("mark_up_batch") == 3:
+            raise Killed
+        return rows(self, name, connection, **parameters)
+
+    return mortal_rows
+
+
+def test_two_workers_with_a_new_markup_write_each_stone_once(
+    diamonds: Diamonds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dearer, run_id = marked_up(diamonds, monkeypatch)
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda _: jobs.consolidate(dearer.context, run_id), range(2)))
+    assert sum(each["repriced"] for each in found) == 400
+    assert dict(diamonds.fetch(MARKUPS)) == {"1.5000": 400}
 
 
 def test_a_killed_process_resumes_at_its_checkpoint(diamonds: Diamonds, fresh_database: str) -> None:

@@ -6,6 +6,7 @@ import datetime as dt
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -44,6 +45,21 @@ def test_every_stone_arrives_and_a_second_run_writes_nothing(diamonds: Diamonds,
     again = diamonds.run(partitions=5, run_type="full")
     assert (again["status"], again["written"], again["distinct"]) == ("completed", 0, summary["distinct"])
     assert diamonds.value("select sum(consolidation_processed) from run_metadata") == truth["active"]
+
+
+@pytest.mark.parametrize("run_type", ["full", "incremental"])
+def test_a_new_markup_reaches_every_stone_with_the_next_run(diamonds: Diamonds, run_type: str) -> None:
+    diamonds.run(partitions=3)
+    dearer = diamonds.with_settings(markup=Decimal("1.5"))
+    summary = dearer.run(partitions=3, run_type=run_type)
+    assert (summary["status"], summary["written"]) == ("completed", 0)
+    wrong = "select count(*) from diamonds where (price_model_price, markup_ratio) <> (round(feed_price * 1.5, 2), 1.5)"
+    assert diamonds.value(wrong) == 0
+    rows = "select supplier_stone_id, xmin::text from diamonds order by 1"
+    before = diamonds.fetch(rows)
+    dearer.run(partitions=3, run_type=run_type)
+    assert diamonds.fetch(rows) == before
+    assert len(before) > 400
 
 
 @pytest.mark.parametrize("bounds", ["real", "floor"])

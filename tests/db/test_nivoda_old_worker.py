@@ -198,6 +198,64 @@ def test_an_absurd_price_stops_neither_the_consolidation_nor_the_next_plan(diamo
     assert diamonds.plan(run_type="full", partitions=1).lanes != []
 
 
+PRICES = "select price_model_price::text, markup_ratio::text from diamonds where supplier_stone_id = %(id)s"
+
+
+def prices(diamonds: Diamonds, stone_id: str) -> tuple[str, str]:
+    ((price, ratio),) = diamonds.fetch(PRICES, id=stone_id)
+    return price, ratio
+
+
+def test_a_new_markup_reaches_stones_that_have_not_changed(diamonds: Diamonds) -> None:
+    put(diamonds, "s", price=100_005)
+    consolidate(diamonds)
+    before = diamonds.fetch("select row_hash, created_at from diamonds where supplier_stone_id = 's'")
+    dearer = diamonds.with_settings(markup=Decimal("1.23456"))
+    first = consolidate(dearer)
+    assert (first["written"], first["repriced"]) == (0, 2)  # the old worker's stone, which had no markup, and ours
+    assert prices(diamonds, "s") == ("1234.62", "1.2346")
+    assert diamonds.fetch("select row_hash, created_at from diamonds where supplier_stone_id = 's'") == before
+    rows = "select supplier_stone_id, xmin::text, updated_at from diamonds order by 1"
+    untouched = diamonds.fetch(rows)
+    put(diamonds, "s", price=100_005)  # read again, and nothing of it is new
+    again = consolidate(dearer)
+    assert (again["written"], again["repriced"]) == (0, 0)
+    assert diamonds.fetch(rows) == untouched
+    # the column has four places, the price is by all of them: too little for the old stone of 100 dollars
+    assert consolidate(diamonds.with_settings(markup=Decimal("1.23462")))["repriced"] == 1
+    assert prices(diamonds, "s") == ("1234.68", "1.2346")
+
+
+def test_a_new_price_and_a_new_markup_at_once_are_one_write(diamonds: Diamonds) -> None:
+    put(diamonds, "s")
+    consolidate(diamonds.with_settings(markup=Decimal(2)))
+    put(diamonds, "s", price=200_000)
+    again = consolidate(diamonds.with_settings(markup=Decimal("1.5")))
+    assert (again["written"], again["repriced"]) == (1, 1)  # the other one is the old worker's
+    assert prices(diamonds, "s") == ("3000.00", "1.5000")
+
+
+def test_a_new_markup_leaves_alone_what_is_gone_and_what_it_would_make_too_dear(diamonds: Diamonds) -> None:
+    for stone_id in ("gone", "good"):
+        put(diamonds, stone_id)
+    put(diamonds, "absurd", price=900_000_000_000)
+    consolidate(diamonds)
+    diamonds.fetch("update diamonds set status = 'deleted' where supplier_stone_id in ('gone', 'old-1') returning 1")
+    version = "select version from dataset_versions where feed = 'nivoda-natural'"
+    before = diamonds.value(version)
+    doubled = diamonds.with_settings(markup=Decimal(2))
+    run_id = str(diamonds.plan(run_type="full", partitions=1).run_id)
+    assert jobs.consolidate(doubled.context, run_id)["repriced"] == 1
+    assert [prices(diamonds, each)[1] for each in ("gone", "good", "absurd")] == ["1.0000", "2.0000", "1.0000"]
+    assert diamonds.value(version) == before + 1
+    # asked again, the same run raises the version only for what it changes
+    assert jobs.consolidate(doubled.context, run_id)["version"] is None
+    assert jobs.consolidate(diamonds.context, run_id)["version"] == before + 2
+    put(diamonds, "gone")
+    consolidate(doubled)
+    assert prices(diamonds, "gone") == ("2469.12", "2.0000")
+
+
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_the_payload_is_kept_or_dropped_and_the_version_rises(diamonds: Diamonds, is_kept: bool) -> None:
     chosen = diamonds.with_settings(keep_payload=is_kept)

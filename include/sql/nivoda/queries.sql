@@ -439,7 +439,8 @@ set
 where run_id = %(run_id)s;
 
 -- name: consolidate_batch
--- Raw -> canonical, one statement per batch. The hash of the mapped row decides whether anything is written.
+-- Raw -> canonical, one statement per batch. The hash of what the vendor says and the price that we make of it decide
+-- whether anything is written.
 with batch as materialized (
     select
         r.id, r.feed, r.supplier_stone_id, r.offer_id, r.run_id, r.source_updated_at, r.payload, r.payload_hash,
@@ -515,8 +516,6 @@ mapped as (
         round(j.dollars, 2) as feed_price,
         round(penstock.nivoda_number(j.payload ->> 'diamond_price', 999999999999) / 100, 2) as diamond_price,
         round(j.dollars / j.stone_carats, 2) as price_per_carat,
-        round(j.dollars * %(markup)s, 2) as price_model_price,
-        round(%(markup)s::numeric, 4) as markup_ratio,
         penstock.nivoda_availability(j.d ->> 'availability') as availability,
         j.d ->> 'availability' as raw_availability,
         nullif(j.d ->> 'HoldId', '') as hold_id,
@@ -554,7 +553,9 @@ mapped as (
 hashed as (
     select
         mapped.*,
-        md5(mapped::text) as row_hash
+        md5(mapped::text) as row_hash,
+        round(mapped.feed_price * %(markup)s, 2) as price_model_price,
+        round(%(markup)s::numeric, 4) as markup_ratio
     from mapped
 ),
 
@@ -562,10 +563,10 @@ written as (
     insert into diamonds as t (
         feed, supplier_stone_id, offer_id, shape, carats, color, clarity, cut, polish, symmetry, fluorescence,
         fluorescence_intensity, fancy_color, fancy_intensity, fancy_overtone, lab_grown, treated, ratio, feed_price,
-        diamond_price, price_per_carat, price_model_price, markup_ratio, availability, raw_availability, hold_id,
-        image_url, video_url, meta_images, certificate_lab, certificate_number, certificate_pdf_url, table_pct,
-        depth_pct, length_mm, width_mm, depth_mm, crown_angle, crown_height, pavilion_angle, pavilion_depth, girdle,
-        culet_size, eye_clean, brown, green, milky, supplier_name, supplier_legal_name, source_updated_at, row_hash
+        diamond_price, price_per_carat, availability, raw_availability, hold_id, image_url, video_url, meta_images,
+        certificate_lab, certificate_number, certificate_pdf_url, table_pct, depth_pct, length_mm, width_mm, depth_mm,
+        crown_angle, crown_height, pavilion_angle, pavilion_depth, girdle, culet_size, eye_clean, brown, green, milky,
+        supplier_name, supplier_legal_name, source_updated_at, row_hash, price_model_price, markup_ratio
     )
     select hashed.* from hashed
     order by hashed.supplier_stone_id
@@ -590,7 +591,9 @@ written as (
         supplier_name = excluded.supplier_name, supplier_legal_name = excluded.supplier_legal_name,
         source_updated_at = excluded.source_updated_at, row_hash = excluded.row_hash,
         status = 'active', deleted_at = null, updated_at = now()
-    where t.row_hash is distinct from excluded.row_hash or t.status <> 'active'
+    where
+        t.row_hash is distinct from excluded.row_hash or t.status <> 'active'
+        or (t.price_model_price, t.markup_ratio) is distinct from (excluded.price_model_price, excluded.markup_ratio)
     returning 1
 ),
 
@@ -635,6 +638,50 @@ select
     (select count(*) from judged) as taken,
     (select count(*) from written) as written,
     (select count(*) from judged where judged.unreadable is not null) as errors;
+
+-- name: has_other_markup
+-- Whether any stone of the feed has another price than the configured markup makes: told without an order, so that a
+-- feed of which nothing is to be written is read once, as it lies.
+select exists(
+    select 1 from diamonds as d
+    where
+        d.feed = %(feed)s and d.status = 'active' and d.feed_price * %(markup)s < 9999999999
+        and (d.price_model_price, d.markup_ratio) is distinct from (
+            round(d.feed_price * %(markup)s, 2), round(%(markup)s::numeric, 4)
+        )
+) as is_found;
+
+-- name: mark_up_batch
+-- The next stones that have not changed since the markup has. In the order of their ids, as they are consolidated in:
+-- workers that meet wait for each other, and the second finds nothing to write. A stone that has left keeps its last
+-- price, one that would become dearer than the column holds keeps what it has, as in the consolidation.
+with batch as materialized (
+    select d.id, d.supplier_stone_id
+    from diamonds as d
+    where
+        d.feed = %(feed)s and d.supplier_stone_id > %(after)s
+        and d.status = 'active' and d.feed_price * %(markup)s < 9999999999
+        and (d.price_model_price, d.markup_ratio) is distinct from (
+            round(d.feed_price * %(markup)s, 2), round(%(markup)s::numeric, 4)
+        )
+    order by d.supplier_stone_id
+    limit %(batch)s
+    for no key update
+),
+
+repriced as (
+    update diamonds as d
+    set
+        price_model_price = round(d.feed_price * %(markup)s, 2), markup_ratio = round(%(markup)s::numeric, 4),
+        updated_at = now()
+    from batch
+    where d.id = batch.id
+    returning 1
+)
+
+select
+    (select max(batch.supplier_stone_id) from batch) as last_stone,
+    (select count(*) from repriced) as repriced;
 
 -- name: count_consolidated
 update run_metadata

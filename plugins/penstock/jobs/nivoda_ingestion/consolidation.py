@@ -8,7 +8,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from penstock.core.errors import error
-from penstock.jobs.nivoda_ingestion.context import SERVICE, SQL, Ingestion, load_run, log
+from penstock.jobs.nivoda_ingestion.context import SERVICE, SQL, Ingestion, Run, load_run, log
 from penstock.jobs.nivoda_ingestion.settings import vendor_feed
 from penstock.warehouse.session import Warehouse
 
@@ -79,9 +79,29 @@ def approve(warehouse: Warehouse, run_id: str) -> None:
 def consolidate(context: Ingestion, run_id: str) -> dict[str, Any]:
     """Carry all waiting rows of the run's feed into `diamonds`; a retry goes on where this one stopped.
 
-    Every batch is one statement and one transaction. Rows that cannot be read go to the rejected stones.
+    Every batch is one statement and one transaction. Rows that cannot be read go to the rejected stones. Stones that
+    were not among the rows get the configured markup as well: `repriced`.
     """
     run = load_run(context, run_id)
+    context.rows("begin_consolidation", run_id=run_id, feed=run.feed, retry_failed=True)
+    taken, written, errors = _carry_over(context, run)
+    repriced = _mark_up(context, run.feed)
+    version = context.one("end_consolidation", run_id=run_id, written=written + repriced)["version"]
+    log.info(
+        "%s: %d rows consolidated, %d written, %d rejected, %d repriced", run.feed, taken, written, errors, repriced
+    )
+    return {
+        "run_id": run_id,
+        "rows": taken,
+        "written": written,
+        "errors": errors,
+        "repriced": repriced,
+        "version": version,
+    }
+
+
+def _carry_over(context: Ingestion, run: Run) -> tuple[int, int, int]:
+    """Batch by batch until no row waits. Returns the rows that were taken, written and rejected."""
     parameters = {
         "feed": run.feed,
         "batch": BATCH,
@@ -89,21 +109,31 @@ def consolidate(context: Ingestion, run_id: str) -> dict[str, Any]:
         "markup": context.settings.markup,
         "drop_payload": not context.settings.keep_payload,
     }
-    context.rows("begin_consolidation", run_id=run_id, feed=run.feed, retry_failed=True)
     taken = written = errors = 0
     while True:
         with context.warehouse.transaction() as connection:
             batch = context.one("consolidate_batch", connection, **parameters)
             if not batch["taken"]:
-                break
+                return taken, written, errors
             context.rows(
                 "count_consolidated",
                 connection,
-                run_id=run_id,
+                run_id=run.run_id,
                 processed=batch["taken"] - batch["errors"],
                 errors=batch["errors"],
             )
         taken, written, errors = taken + batch["taken"], written + batch["written"], errors + batch["errors"]
-    version = context.one("end_consolidation", run_id=run_id, written=written)["version"]
-    log.info("%s: %d rows consolidated, %d written, %d rejected", run.feed, taken, written, errors)
-    return {"run_id": run_id, "rows": taken, "written": written, "errors": errors, "version": version}
+
+
+def _mark_up(context: Ingestion, feed: str) -> int:
+    """Give the configured markup to the stones that have another one. Returns how many there were."""
+    parameters: dict[str, Any] = {"feed": feed, "markup": context.settings.markup, "batch": BATCH}
+    if not context.one("has_other_markup", **parameters)["is_found"]:
+        return 0
+    after, repriced = "", 0
+    while True:
+        with context.warehouse.transaction() as connection:
+            batch = context.one("mark_up_batch", connection, **parameters, after=after)
+        if batch["last_stone"] is None:
+            return repriced
+        after, repriced = batch["last_stone"], repriced + batch["repriced"]

@@ -27,7 +27,7 @@ CLOCK_SKEW = dt.timedelta(seconds=60)
 OVERLAP = dt.timedelta(minutes=15)
 """An incremental run begins so long before the watermark: longer than a change takes to be found by a search."""
 
-PLANNED_ANEW = frozenset({"save_page", "consolidate_batch"})
+PLANNED_ANEW = frozenset({"save_page", "consolidate_batch", "mark_up_batch"})
 """Statements whose plan is not kept: one made while the tables were empty would read all of them for every page."""
 
 
