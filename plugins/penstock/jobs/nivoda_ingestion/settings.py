@@ -15,6 +15,7 @@ STORED_FEEDS: Mapping[str, str] = {"natural": "nivoda-natural", "labgrown": "niv
 """Feed -> how the tables call it; the old worker's names."""
 
 SHOP, NONE = "shop", "none"
+MARKUP_LIMIT = 10
 COVERAGE = 0.995
 """Below this share of stones that the price filter finds, the other key field is tried and nothing is deleted."""
 
@@ -67,7 +68,7 @@ class Settings:
                 key_field=key_field,
                 concurrency=int(given.get("concurrency", default.concurrency)),
                 largest_mean=int(given.get("largest_mean", default.largest_mean)),
-                markup=Decimal(str(given.get("markup", default.markup))),
+                markup=_markup(given.get("markup", default.markup)),
                 keep_payload=str(given.get("keep_payload", "")).lower() in ("1", "true", "yes"),
                 brake_minimum=int(given.get("brake_minimum", default.brake_minimum)),
                 brake_share=float(given.get("brake_share", default.brake_share)),
@@ -75,6 +76,14 @@ class Settings:
             )
         except (ValueError, InvalidOperation) as unreadable:
             raise error("CONFIG_INVALID", f"the extra of connection `nivoda`: {unreadable}") from unreadable
+
+
+def _markup(value: Any) -> Decimal:
+    """Raises CONFIG_INVALID for one that `diamonds.markup_ratio`, a numeric(5, 4), cannot hold."""
+    markup = Decimal(str(value))
+    if not 0 < markup < MARKUP_LIMIT:
+        raise error("CONFIG_INVALID", f"markup is above 0 and below {MARKUP_LIMIT}, got {value!r}")
+    return markup
 
 
 def stored_feed(feed: str) -> str:
