@@ -142,6 +142,20 @@ def test_a_rebuild_waits_for_google_and_for_a_connection(scene: Scene, workspace
     assert scene.titles(workspace.calendar) == ["Launch"]
 
 
+@pytest.mark.parametrize(
+    ("age", "attempts", "is_dead"), [("25 hours", 5, True), ("25 hours", 2, False), ("1 hour", 5, False)]
+)
+def test_a_rebuild_that_fails_for_a_day_becomes_a_dead_letter(
+    scene: Scene, workspace: Workspace, sandbox: Sandbox, age: str, attempts: int, is_dead: bool
+) -> None:
+    sandbox.faults({"vendor": "google_calendar", "method": "GET", "action": "status", "params": {"status": 503}})
+    scene.enqueue(workspace, "REBUILD_ALL", {"workspaceId": workspace.workspace_id})
+    scene.fetch("update public.sync_outbox set created_at = now() - %s::interval, attempts = %s", [age, attempts])
+    scene.run()
+    assert scene.states() == {"DEAD_LETTER" if is_dead else "FAILED": 1}
+    assert [reason for reason, _ in scene.dead()] == (["CALENDAR_TRANSIENT"] if is_dead else [])
+
+
 def test_items_that_name_no_source_are_dead_letters_in_words(scene: Scene, workspace: Workspace) -> None:
     bad: tuple[Any, ...] = (
         {},

@@ -307,7 +307,9 @@ where id = %(connection_id)s;
 select t.*
 from (
     select distinct on (o.workspace_id, case when o.operation <> 'REBUILD_ALL' then o.id end)
-        o.id::text, o.seq, o.workspace_id::text, o.operation::text, o.payload, o.attempts
+        o.id::text, o.seq, o.workspace_id::text, o.operation::text, o.payload, o.attempts,
+        extract(epoch from now() - coalesce(o.created_at, now()))::float8 as age_seconds,
+        o.attempts < o.max_attempts as has_tries
     from public.sync_outbox as o
     left join penstock.calendar_lanes as l on o.workspace_id = l.workspace_id
     where o.event_key is null and o.status in ('PENDING', 'PROCESSING', 'FAILED') and o.next_attempt_at <= now()

@@ -22,7 +22,7 @@ from penstock.core.calendar_events import REBUILD, read_intent
 from penstock.core.errors import CATALOGUE, FatalError, PenstockError, error
 from penstock.core.lease import retry_delay
 from penstock.jobs.calendar_outbox.accounts import Accounts
-from penstock.jobs.calendar_outbox.delivery import Delivery, Notice, Report
+from penstock.jobs.calendar_outbox.delivery import RETRY_FOR_S, Delivery, Notice, Report
 from penstock.jobs.calendar_outbox.rebuild import Busy, Rebuild
 from penstock.jobs.calendar_outbox.store import BATCH, CHANNEL, CalendarStore, UnkeyedItem
 from penstock.warehouse.bell import Bell
@@ -36,7 +36,6 @@ LEAST_WAIT_S, LONGEST_WAIT_S = 0.02, 2.0
 LATE_AFTER_S = 900.0
 QUIET = dt.timedelta(hours=1)
 REBUILD_BASE, REBUILD_CAP = dt.timedelta(seconds=5), dt.timedelta(minutes=15)
-REBUILD_ATTEMPTS = 20
 UNREADABLE = (psycopg.DataError, ArithmeticError, ValueError, TypeError)
 """What values that nobody expects in a source's row come to: a time that Python has no number for, a missing one."""
 
@@ -255,8 +254,9 @@ class Drain:
                 report.notices.append(Notice(f"connection {row.connection_id}", failure.code, failure.message, about))
         if isinstance(failure, FatalError) and is_ours:
             report.failure = failure
-        gives_up = isinstance(failure, FatalError) and not is_ours
-        if gives_up or item.attempts + 1 >= REBUILD_ATTEMPTS:
+        is_hopeless = isinstance(failure, FatalError) and not is_ours
+        is_worn_out = item.age_seconds > RETRY_FOR_S and not item.has_tries
+        if is_hopeless or is_worn_out:
             code = failure.code if failure.code in CATALOGUE else "UNKNOWN"
             self._store.close_item(item.item_id, "DEAD_LETTER", reason=code, message=failure.message[:500])
             report.counts["dead"] += 1

@@ -80,13 +80,18 @@ class ConnectionRow:
 
 @dataclass(frozen=True, slots=True)
 class UnkeyedItem:
-    """A rebuild, or an item that names no source."""
+    """A rebuild, or an item that names no source.
+
+    age_seconds: since it was written. has_tries: its attempts are not used up.
+    """
 
     item_id: str
     workspace_id: str
     operation: str
     payload: Any
     attempts: int
+    age_seconds: float
+    has_tries: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +230,15 @@ class CalendarStore:
     def unkeyed(self) -> list[UnkeyedItem]:
         rows = self._rows("open_unkeyed", {"workspace_id": self.workspace_id})
         return [
-            UnkeyedItem(row["id"], row["workspace_id"], row["operation"], row["payload"], row["attempts"])
+            UnkeyedItem(
+                item_id=row["id"],
+                workspace_id=row["workspace_id"],
+                operation=row["operation"],
+                payload=row["payload"],
+                attempts=row["attempts"],
+                age_seconds=row["age_seconds"],
+                has_tries=row["has_tries"],
+            )
             for row in rows
         ]
 
