@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -107,6 +108,33 @@ def test_a_total_of_a_day_that_is_corrected_no_more_counts_at_once(pipeline: Pip
     october = {**WEEK, "window_start": dt.date(2026, 10, 19), "window_end": dt.date(2026, 10, 26)}
     assert load_another_total(pipeline, october, "2026-10-21")["totals_differing"] == 0
     assert load_another_total(pipeline, october, "2026-10-20")["totals_differing"] == 1
+
+
+def test_sync_status_knows_a_transform_that_outlasts_its_lease(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run is locked and its lease cannot be renewed; so it has lapsed here before the transform began."""
+    pipeline.register(pipeline.accounts("META")[:1])
+    lane = pipeline.claim("meta_ads", pipeline.enqueue("meta_ads", streams=["insights_account"]))[0]
+    context = pipeline.context(lane)
+    platform_etl.extract(context)
+    seen: list[tuple[Any, ...]] = []
+
+    def begin_late(*args: Any, **kwargs: Any) -> Any:
+        held = begin_stage(*args, **kwargs)
+        pipeline.fetch("update core_warehouse.etl_runs set leased_until = now() - interval '1 minute' returning 1")
+        seen.extend(pipeline.fetch("select health from reporting.sync_status"))
+        return held
+
+    def look(load: Any) -> None:
+        seen.extend(pipeline.fetch("select health from reporting.sync_status"))
+
+    module = importlib.import_module("penstock.jobs.platform_etl.transform")  # the package's name is the function's
+    begin_stage = module.begin_stage
+    monkeypatch.setattr(module, "begin_stage", begin_late)
+    monkeypatch.setattr(module._Load, "_run_transforms", look)
+    platform_etl.transform(context)
+    assert seen == [("STUCK",), ("RUNNING",)]
 
 
 def test_a_second_run_of_the_day_writes_no_row(pipeline: Pipeline) -> None:

@@ -94,6 +94,17 @@ def test_an_accounts_health(
     assert health(model, "main") == expected
 
 
+def test_a_run_that_is_transformed_is_not_stuck(model: Model) -> None:
+    model.add_account("main", "META", account_id="1")
+    model.add_account("other", "META", account_id="2")
+    for alias in ("main", "other"):
+        add_run(model, alias, "IN_PROGRESS", 2, leased_until=dt.timedelta(hours=1))
+    model.rows(
+        "select pg_advisory_lock(hashtextextended('penstock transform ' || %(id)s, 0))", id=connection_id("main")
+    )
+    assert (health(model, "main"), health(model, "other")) == ("RUNNING", "STUCK")
+
+
 def test_sync_status_keeps_the_old_columns_first_and_lists_runs_newest_first(model: Model) -> None:
     model.add_account("main", "META", account_id="1")
     model.add_account("fresh", "GA4", account_id="2")

@@ -3,6 +3,14 @@
 -- and backfills are listed but do not count. Accounts without a run come first.
 create or replace view reporting.sync_status as
 with
+-- `transform` is one transaction that locks its run, so nobody renews the lease meanwhile: its own lock tells that it
+-- is at work.
+transforming as materialized (
+    select distinct (held.classid::bigint << 32) | held.objid::bigint as lock_key
+    from pg_locks as held
+    where held.locktype = 'advisory' and held.objsubid = 1
+),
+
 accounts as materialized (
     select
         account.*,
@@ -36,7 +44,10 @@ accounts as materialized (
             run.not_before,
             run.error is not null as is_limited,
             coalesce(run.leased_until, run.heartbeat_at + interval '10 minutes', run.started_at + interval '30 minutes')
-            < now() as is_abandoned
+            < now()
+            and hashtextextended('penstock transform ' || account.id::text, 0) not in (
+                select transforming.lock_key from transforming
+            ) as is_abandoned
         from core_warehouse.etl_runs as run
         where
             run.connection_id = account.id
