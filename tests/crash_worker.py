@@ -28,7 +28,7 @@ import requests
 
 from penstock.core.errors import PenstockError
 from penstock.jobs import platform_etl
-from penstock.jobs.platform_etl import RunContext, RunNotComplete, RunWaiting, slices
+from penstock.jobs.platform_etl import RunContext, RunNotComplete, RunWaiting, remote_report, slices
 from penstock.warehouse import failures
 from penstock.warehouse.session import Warehouse
 from tests.pipeline import Pipeline
@@ -129,7 +129,7 @@ class Worker:
 def work(job: Job, told: Connection) -> None:
     """The process's whole life."""
     slices.BATCH_SECONDS = job.batch_seconds
-    slices.REPORT_POLL_SECONDS = (job.poll_seconds,)
+    remote_report.REPORT_POLL_SECONDS = (job.poll_seconds,)
     name = f"penstock-{os.getpid()}"
     with Warehouse(job.dsn, application_name=name, patience=job.patience) as warehouse:
         told.send(_worked(job, warehouse))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from penstock.jobs import platform_etl
-from penstock.jobs.platform_etl import slices
+from penstock.jobs.platform_etl import remote_report
 from penstock.sources.stream import Request
 from penstock.warehouse.session import Warehouse
 from tests.db.test_resumption import altered
@@ -21,7 +21,7 @@ FINDINGS = "select check_code, scope, severity from penstock.quality_results ord
 
 @pytest.fixture
 def pipeline(warehouse: Warehouse, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
-    monkeypatch.setattr(slices, "REPORT_POLL_SECONDS", (0.1,))
+    monkeypatch.setattr(remote_report, "REPORT_POLL_SECONDS", (0.1,))
     with hurried(sandbox.state, PACE):
         yield Pipeline(warehouse, sandbox.url, now=lambda: sandbox.state.clock.now(), vendor_pace=PACE)
 

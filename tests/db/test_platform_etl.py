@@ -11,7 +11,7 @@ import pytest
 
 from penstock.core.errors import PenstockError
 from penstock.jobs import platform_etl
-from penstock.jobs.platform_etl import slices
+from penstock.jobs.platform_etl import remote_report
 from penstock.warehouse.session import Warehouse
 from tests.pipeline import Pipeline, hurried, snapshot
 from tests.sandbox_fixture import NOW, Sandbox
@@ -26,7 +26,7 @@ PACE = 10.0
 
 @pytest.fixture
 def pipeline(warehouse: Warehouse, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
-    monkeypatch.setattr(slices, "REPORT_POLL_SECONDS", (0.1,))
+    monkeypatch.setattr(remote_report, "REPORT_POLL_SECONDS", (0.1,))
     with hurried(sandbox.state, PACE):
         yield Pipeline(warehouse, sandbox.url, now=lambda: sandbox.state.clock.now(), vendor_pace=PACE)
 

@@ -15,7 +15,7 @@ import pytest
 
 from penstock.clients.meta_ads import ReportState, ReportStatus
 from penstock.jobs import platform_etl
-from penstock.jobs.platform_etl import VendorClient, slices
+from penstock.jobs.platform_etl import VendorClient, remote_report, slices
 from penstock.sources.stream import Request
 from penstock.warehouse.session import Warehouse
 from tests.pipeline import Pipeline
@@ -28,7 +28,7 @@ REPORT = {"streams": ["insights_ad"]}
 @pytest.fixture
 def pipeline(warehouse: Warehouse, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     monkeypatch.setattr(slices, "BATCH_SECONDS", 0.0)
-    monkeypatch.setattr(slices, "REPORT_POLL_SECONDS", (0.01,))
+    monkeypatch.setattr(remote_report, "REPORT_POLL_SECONDS", (0.01,))
     return Pipeline(warehouse, sandbox.url, now=lambda: sandbox.state.clock.now())
 
 

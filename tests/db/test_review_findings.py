@@ -13,7 +13,7 @@ import pytest
 from penstock.core.errors import error
 from penstock.core.lease import MAX_ATTEMPTS
 from penstock.jobs import platform_etl
-from penstock.jobs.platform_etl import RunContext, RunNotComplete, slices
+from penstock.jobs.platform_etl import RunContext, RunNotComplete, remote_report
 from penstock.jobs.platform_etl.context import begin_stage, fail_run
 from penstock.warehouse.session import Warehouse
 from penstock.warehouse.vault import Vault
@@ -26,7 +26,7 @@ PACE = 10.0
 
 @pytest.fixture
 def pipeline(warehouse: Warehouse, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
-    monkeypatch.setattr(slices, "REPORT_POLL_SECONDS", (0.1,))
+    monkeypatch.setattr(remote_report, "REPORT_POLL_SECONDS", (0.1,))
     with hurried(sandbox.state, PACE):
         yield Pipeline(warehouse, sandbox.url, now=lambda: sandbox.state.clock.now(), vendor_pace=PACE)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from penstock.jobs.platform_etl.slices import READ_AHEAD_PAGES, _ReadAhead
+from penstock.jobs.platform_etl.read_ahead import READ_AHEAD_PAGES, ReadAhead
 from penstock.sources.stream import Page
 
 
@@ -37,14 +37,14 @@ def wait_for(is_so: Callable[[], bool]) -> None:
 
 def test_all_pages_come_once_and_in_order_from_the_given_token_on() -> None:
     vendor = Vendor(last=9)
-    with _ReadAhead(vendor, "3") as pages:
+    with ReadAhead(vendor, "3") as pages:
         assert [page.records[0]["id"] for page in pages] == [3, 4, 5, 6, 7, 8, 9]
     assert vendor.asked == [3, 4, 5, 6, 7, 8, 9]
 
 
 def test_no_more_than_its_share_of_pages_lies_in_memory() -> None:
     vendor = Vendor(last=99)
-    with _ReadAhead(vendor, None) as pages:
+    with ReadAhead(vendor, None) as pages:
         written = iter(pages)
         wait_for(lambda: len(vendor.asked) == READ_AHEAD_PAGES)
         next(written)
@@ -55,7 +55,7 @@ def test_no_more_than_its_share_of_pages_lies_in_memory() -> None:
 
 
 def test_an_error_comes_after_the_pages_before_it() -> None:
-    with _ReadAhead(Vendor(last=9, broken=2), None) as pages:
+    with ReadAhead(Vendor(last=9, broken=2), None) as pages:
         written = iter(pages)
         assert [next(written).records[0]["id"] for _ in range(2)] == [0, 1]
         with pytest.raises(ConnectionError, match="page 2"):
@@ -72,7 +72,7 @@ def test_who_leaves_early_waits_for_the_page_on_its_way_and_asks_for_no_other() 
             assert may_come.wait(5)
         return vendor(token)
 
-    with _ReadAhead(slow, None) as pages:
+    with ReadAhead(slow, None) as pages:
         next(iter(pages))
         assert is_on_its_way.wait(5)
         threading.Timer(0.02, may_come.set).start()

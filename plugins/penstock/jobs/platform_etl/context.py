@@ -57,6 +57,10 @@ class RunNotComplete(Exception):
         self.is_reported = is_reported
 
 
+class Stopped(Exception):
+    """Another slice stopped the run; this one keeps what it has saved."""
+
+
 class VendorClient(Protocol):
     """What a run needs of a vendor's client; shared by the run's threads."""
 

@@ -27,10 +27,11 @@ from penstock.jobs.platform_etl.context import (
     SQL,
     HeldRun,
     RunContext,
+    Stopped,
     VendorClient,
     require_lease,
 )
-from penstock.jobs.platform_etl.slices import SliceReader, Stopped
+from penstock.jobs.platform_etl.slices import SliceReader
 from penstock.sources.stream import Account
 
 log = logging.getLogger(__name__)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import datetime as dt
 import hashlib
-import json
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +16,9 @@ from psycopg.types.json import Jsonb
 from penstock.core import windows
 from penstock.core.errors import PenstockError, TooMuchData, UnreadableRecord, error
 from penstock.core.windows import Window
-from penstock.jobs.platform_etl.context import SQL, HeldRun, RunContext, VendorClient, require_lease
+from penstock.jobs.platform_etl.context import SQL, HeldRun, RunContext, Stopped, VendorClient, require_lease
+from penstock.jobs.platform_etl.read_ahead import ReadAhead
+from penstock.jobs.platform_etl.remote_report import RemoteReport
 from penstock.sources.stream import Account, Kind, Page, Request, Row, Slice, Stream
 from penstock.warehouse import loader
 from penstock.warehouse.loader import Prepared, Rejected
@@ -33,26 +31,11 @@ BATCH_ROWS = 5_000
 BATCH_SECONDS = 3.0
 """A slow vendor's pages are saved at least this often: what a dead worker had in hand is asked for again."""
 
-READ_AHEAD_PAGES = 4
-"""Pages of a slice in memory, beside those of the batch. A commit takes about as long as three pages of a quick vendor:
-with fewer, the vendor would be left idle meanwhile."""
-
-HEAD_START_S = 0.005
-"""Pause after a page that had to be waited for, so that the thread that fetches can send the next request before this
-one takes the interpreter's lock; it would be held back by several times as much."""
-
 COLLECTOR_THRESHOLD = 100_000
 """For `gc.set_threshold` where a process that reads begins: new objects after which Python looks for circles of
 garbage. A page of events is 15,000 objects without one; with Python's own 700 they are looked at again and again."""
 
 REPEATED_PAGE_TRIES = 3
-REPORT_POLL_SECONDS = (2.0, 5.0, 10.0, 20.0, 30.0)
-REPORT_TIMEOUT = dt.timedelta(minutes=60)
-REPORT_STALL = dt.timedelta(minutes=15)
-
-
-class Stopped(Exception):
-    """Another slice stopped the run; this one keeps what it has saved."""
 
 
 @dataclass(slots=True)
@@ -199,7 +182,7 @@ class _SlicePass:
 
     def run(self) -> None:
         request_page = self._request_page()
-        with _ReadAhead(lambda token: self._fetch(request_page, token), self._token) as pages:
+        with ReadAhead(lambda token: self._fetch(request_page, token), self._token) as pages:
             for page in pages:
                 self._collect(page)
                 if page.next_token is None:
@@ -221,7 +204,17 @@ class _SlicePass:
         report_page = self._context.source.report_page
         if report_page is None or not self._stream.is_async or window_days <= self._stream.sync_days:
             return lambda token: self._stream.request(self._account, self._slice, token)
-        remote_id = _Report(self._reader, self._stream, self._slice).ready()
+        report = RemoteReport(
+            context=self._context,
+            held=self._held,
+            client=self._client,
+            stream=self._stream.name,
+            slice_no=self._slice.slice_no,
+            request=self._stream.request(self._account, self._slice, None),
+            stop=self._reader.stop,
+            sleep=self._reader.sleep,
+        )
+        remote_id = report.ready()
         self._go_on_in(remote_id)
         return lambda token: report_page(remote_id, self._slice, token)
 
@@ -336,127 +329,6 @@ class _SlicePass:
         self._saved_at = time.monotonic()
         self._page_no += batch.pages
         self._rows_read += batch.rows_read
-
-
-class _ReadAhead:
-    """The pages of a slice, fetched by a thread that is at most `READ_AHEAD_PAGES` ahead of whoever iterates.
-
-    Iterating raises what the fetch raised, after the pages before it. Leaving the block waits for the page on its way.
-    """
-
-    def __init__(self, fetch: Callable[[str | None], Page], token: str | None) -> None:
-        self._fetch = fetch
-        self._token = token
-        self._pages: queue.SimpleQueue[Page | None] = queue.SimpleQueue()
-        self._room = threading.Semaphore(READ_AHEAD_PAGES)
-        self._is_left = False
-        self._pool = concurrent.futures.ThreadPoolExecutor(1, "page")
-
-    def __enter__(self) -> _ReadAhead:
-        self._work = self._pool.submit(self._read)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_left = True
-        self._room.release()
-        self._pool.shutdown()
-
-    def __iter__(self) -> Iterator[Page]:
-        while (page := self._next()) is not None:
-            yield page
-            self._room.release()
-        self._work.result()
-
-    def _next(self) -> Page | None:
-        if not self._pages.empty():
-            return self._pages.get()
-        page = self._pages.get()
-        if page is not None and page.next_token is not None:
-            time.sleep(HEAD_START_S)
-        return page
-
-    def _read(self) -> None:
-        token = self._token
-        try:
-            while self._room.acquire() and not self._is_left:
-                page = self._fetch(token)
-                self._pages.put(page)
-                token = page.next_token
-                if token is None:
-                    return
-        finally:
-            self._pages.put(None)
-
-
-class _Report:
-    """A report that the vendor works out on its side. Its id is kept in the database: a worker that takes the run
-    over, or asks the same question again, finds the running report instead of starting another."""
-
-    def __init__(self, reader: SliceReader, stream: Stream, each: Slice) -> None:
-        self._reader = reader
-        self._client: Any = reader.client
-        self._warehouse = reader.context.warehouse
-        self._held = reader.held
-        self._slice = each
-        self._stream = stream
-        self._request = stream.request(reader.account, each, None)
-        question = [self._request.method, self._request.path, dict(self._request.params), self._request.body]
-        self._key = {
-            "connection_id": self._held.connection_id,
-            "request_hash": hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest(),
-        }
-
-    def ready(self) -> str:
-        """The id of the finished report. Asks once more when it failed; then raises TooMuchData, so that it splits."""
-        for _ in range(2):
-            remote_id = self._running() or self._submit()
-            if self._finished(remote_id):
-                return remote_id
-        raise TooMuchData("META_REPORT_TIMEOUT", f"{self._stream.name}: the vendor's report failed twice")
-
-    def _running(self) -> str | None:
-        with self._warehouse.connection() as conn:
-            row = conn.execute(SQL["remote_job"], self._key | {"run_id": self._held.lease.row_id}).fetchone()
-        return str(row[0]) if row else None
-
-    def _submit(self) -> str:
-        """Asks for the report. A worker that dies before its id is stored asks for another one when it is back: Meta
-        takes no key that would make the two the same, and lists no reports. It costs a call and changes no row."""
-        remote_id: str = self._client.submit_report(self._request)
-        place = {"run_id": self._held.lease.row_id, "slice_no": self._slice.slice_no}
-        with self._warehouse.transaction() as conn:
-            # A worker that lost the run must not put its own report over its successor's.
-            require_lease(conn.execute(SQL["share_lease"], self._held.key).fetchone(), self._held)
-            conn.execute(SQL["save_remote_job"], self._key | place | {"remote_id": remote_id})
-        log.info("%s: report %s started at the vendor", self._stream.name, remote_id)
-        return remote_id
-
-    def _finished(self, remote_id: str) -> bool:
-        """Waits for the report; False when it failed. Raises TooMuchData when it takes too long or stands still."""
-        polls = 0
-        while True:
-            if self._reader.stop.is_set():
-                raise Stopped
-            status = self._client.poll_report(remote_id)
-            with self._warehouse.transaction() as conn:
-                require_lease(conn.execute(SQL["share_lease"], self._held.key).fetchone(), self._held)
-                parameters = {
-                    "status": status.state,
-                    "percent": status.percent,
-                    "error": Jsonb(status.error.as_json()) if status.error else None,
-                }
-                row = conn.execute(SQL["update_remote_job"], self._key | parameters).fetchone()
-            if status.state == "COMPLETED":
-                return True
-            if status.state == "FAILED":
-                log.warning("%s: report %s failed: %s", self._stream.name, remote_id, status.error)
-                return False
-            if row is not None and (row[0] > REPORT_TIMEOUT or row[1] > REPORT_STALL):
-                with self._warehouse.connection() as conn:
-                    conn.execute(SQL["forget_remote_job"], self._key)
-                raise TooMuchData("META_REPORT_TIMEOUT", f"{self._stream.name}: report {remote_id} does not finish")
-            self._reader.sleep(REPORT_POLL_SECONDS[min(polls, len(REPORT_POLL_SECONDS) - 1)])
-            polls += 1
 
 
 def _digest(token: str) -> bytes:
