@@ -240,7 +240,9 @@ def _prices(feed: str, rank: Array) -> Array:
         steps, dollars = np.array(LAB_QUANTILES).T
         linear = np.interp(rank, steps, dollars)
         # Above the median prices thin out from quantile to quantile.
-        return np.where(rank < 0.5, linear, np.exp(np.interp(rank, steps, np.log(dollars))))
+        dear = np.exp(np.interp(rank, steps, np.log(dollars)))
+        prices: Array = np.where(rank < 0.5, linear, dear)
+        return prices
     starts = np.array([start for start, _ in NATURAL_HISTOGRAM] + [NATURAL_DEAREST], dtype=np.float64)
     starts[0] = NATURAL_CHEAPEST
     found = np.concatenate(([0], np.cumsum([count for _, count in NATURAL_HISTOGRAM])))
