@@ -80,3 +80,17 @@ def test_a_stream_that_only_failed_still_holds_all_cursors(pipeline: Pipeline, s
     sandbox.faults(FORBIDDEN, {"vendor": "klaviyo", "path": "/api/lists", "action": "html"})
     assert pipeline.sync("klaviyo", streams=STREAMS)[0].status == "PARTIAL"
     assert cursor_days(pipeline) == {}
+
+
+def test_days_of_another_stream_that_were_split_beside_it_are_read(pipeline: Pipeline, sandbox: Sandbox) -> None:
+    """The halves are slices of their own, made while the forbidden one was refused: they are read in the same run."""
+    pipeline.register(pipeline.accounts("META")[:1])
+    no_ads = {"vendor": "meta", "path": "/ads$", "action": "status", "params": {"status": 403}}
+    too_much = {"vendor": "meta", "path": "/insights$", "action": "too_much_data", "params": {"above_days": 20}}
+    sandbox.faults(no_ads, too_much)
+    october = {"job_type": "HISTORICAL", "window_start": dt.date(2026, 10, 1), "window_end": dt.date(2026, 10, 31)}
+    for status in ("PARTIAL", "SUCCEEDED"):
+        run = pipeline.sync("meta_ads", streams=["ads", "campaigns", "insights_account"], **october)[0]
+        assert run.status == status
+        days = "select count(*) from core_warehouse.fct_meta_daily where level = 'ACCOUNT'"
+        assert pipeline.fetch(days) == [(30,)]

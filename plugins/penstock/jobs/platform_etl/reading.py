@@ -6,7 +6,7 @@ import concurrent.futures
 import logging
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -96,15 +96,12 @@ class Reading:
         self._stop = threading.Event()
 
     def run(self) -> dict[str, Any]:
-        while True:
-            rows = [row for row in self._slices() if row["status"] == "PENDING"]
-            if not rows:
-                break
-            # Splitting a slice leaves new pending ones behind: look again until none is left.
-            failures_by_slice = self._work(rows)
-            if failures_by_slice:
-                self._settle(failures_by_slice)
-                break
+        failed: dict[int, PenstockError] = {}
+        # A slice that is split leaves new ones behind, whatever became of the others: look again until none is left.
+        while rows := self._open(failed):
+            failed |= self._work(rows)
+        if failed:
+            self._settle(failed)
         rows = self._slices()
         self._renew()
         log.info("read %s rows in %s requests", sum(row["rows_read"] for row in rows), self._client.requests)
@@ -117,6 +114,10 @@ class Reading:
             "rows_rejected": sum(row["rows_rejected"] for row in rows),
             "requests": self._client.requests,
         }
+
+    def _open(self, failed: Collection[int]) -> list[dict[str, Any]]:
+        """The slices that nobody has tried to read yet."""
+        return [row for row in self._slices() if row["status"] == "PENDING" and row["slice_no"] not in failed]
 
     def _slices(self) -> list[dict[str, Any]]:
         with self._context.warehouse.connection() as conn:
