@@ -149,6 +149,21 @@ def test_a_second_run_of_the_day_writes_no_row(pipeline: Pipeline) -> None:
     assert {table: sorted(pipeline.fetch(where.format(table))) for table in tables} == before
 
 
+@pytest.mark.parametrize("look", [{"is_dry_run": True}, WEEK], ids=["dry run", "backfill"])
+def test_what_moves_no_cursor_leaves_the_old_workers_cursor_in_force(pipeline: Pipeline, look: dict[str, Any]) -> None:
+    """The guide has people begin with a dry run. The days since the old worker stopped are read all the same."""
+    stopped = dt.date(2026, 8, 20)
+    shop = pipeline.accounts("META")[0]["shop_id"]
+    pipeline.register(pipeline.accounts("META")[:1])
+    old = "insert into core_warehouse.sync_cursors (shop_id, platform, cursor_value) values (%s, 'META', %s)"
+    with pipeline.warehouse.connection() as conn:
+        conn.execute(old, [shop, stopped.isoformat()])
+    assert pipeline.sync("meta_ads", streams=["insights_account"], **look)[0].status == "SUCCEEDED"
+    assert pipeline.sync("meta_ads", streams=["insights_account"])[0].status == "SUCCEEDED"
+    days = "select min(date) <= %(stopped)s, count(*) > 80 from core_warehouse.fct_meta_daily where level = 'ACCOUNT'"
+    assert pipeline.fetch(days, stopped=stopped) == [(True, True)]
+
+
 def test_one_revoked_token_stops_one_account_and_keeps_its_cursor(pipeline: Pipeline, sandbox: Sandbox) -> None:
     accounts = pipeline.accounts("META")[:2]
     pipeline.register(accounts)

@@ -393,7 +393,8 @@ select stream, cursor_at from penstock.stream_cursors where connection_id = %(co
 
 -- name: old_cursor
 -- What the old worker left: one cursor per shop and platform, a day or a time stamp. Once a run of ours has
--- succeeded the row is only a mirror, and says nothing of an account that came later.
+-- succeeded the row is only a mirror, and says nothing of an account that came later. Dry runs and backfills do not
+-- count: they move no cursor, and write no mirror.
 select c.cursor_value
 from core_warehouse.sync_cursors as c
 where
@@ -403,7 +404,7 @@ where
         from core_warehouse.etl_runs as r
         where
             r.shop_id = c.shop_id and r.platform = c.platform and r.connection_id is not null
-            and r.status = 'SUCCEEDED'
+            and r.status = 'SUCCEEDED' and r.job_type <> 'BACKFILL' and not r.is_dry_run
     );
 
 -- name: move_cursor
