@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,6 +68,31 @@ def test_a_change_that_a_failed_run_has_noticed_is_told_by_the_next(pipeline: Pi
         conn.execute("update core_warehouse.etl_runs set status = 'FAILED' where status = 'IN_PROGRESS'")
 
     assert len(read(pipeline, "meta_ads", "campaigns", **altered(pipeline, in_tokyo))) == 2
+
+
+def in_kiritimati(request: Request, body: Any) -> Any:
+    if request.path != "api/accounts":
+        return body
+    found = body["data"][0]
+    return {**body, "data": [{**found, "attributes": {**found["attributes"], "timezone": "Pacific/Kiritimati"}}]}
+
+
+def test_the_history_that_is_read_again_after_a_change_has_each_order_on_its_new_day(pipeline: Pipeline) -> None:
+    """What an event says of itself has not changed, only the account's days have: that is what the remedy is for."""
+    pipeline.register(pipeline.accounts("KLAVIYO")[:1])
+    week = {"job_type": "HISTORICAL", "window_start": dt.date(2026, 11, 1), "window_end": dt.date(2026, 11, 8)}
+    lane = pipeline.claim("klaviyo", pipeline.enqueue("klaviyo", streams=["events"], **week))[0]
+    assert pipeline.work(lane).status == "SUCCEEDED"
+    lane = pipeline.claim("klaviyo", pipeline.enqueue("klaviyo", streams=["events"], **week))[0]
+    assert pipeline.work(lane, **altered(pipeline, in_kiritimati)).status == "SUCCEEDED"
+
+    occurred = "(payload #>> '{attributes,datetime}')::timestamptz at time zone 'Pacific/Kiritimati'"
+    orders = f"select ({occurred})::date as day, count(*) from staging_ingest.klaviyo_events group by 1"
+    counted = "select date, events from core_warehouse.fct_klaviyo_event_daily"
+    whole_days = " where {} between '2026-11-01' and '2026-11-07' order by 1"
+    assert pipeline.fetch(counted + whole_days.format("date")) == pipeline.fetch(
+        f"select * from ({orders}) as o" + whole_days.format("day")
+    )
 
 
 def without_orders(request: Request, body: Any) -> Any:

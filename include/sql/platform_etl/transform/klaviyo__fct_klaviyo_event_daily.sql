@@ -1,6 +1,9 @@
 -- Events per day and metric, in the account's zone. A run reads a piece of a day, so every day it touched is counted
 -- again from all staged events of that day. The metric that counts orders has a row on every day that was read, with
 -- nothing in it if need be: without it a day without orders looks like one whose events nobody has read.
+--
+-- The day is cut here, in the zone that the account has now: an event that did not change keeps in staging the day that
+-- it had when it was read first, and the zone may have changed since. Two zones are less than two days apart.
 with
 windows as (
     select run_windows.first_day, run_windows.last_day
@@ -14,21 +17,28 @@ span as (
     from windows
 ),
 
-occurred as (
+cut as (
     select
         staged.record_key,
-        staged.record_date as date,
-        staged.payload #>> '{relationships,metric,data,id}' as metric_id,
-        staged.payload #>> '{relationships,profile,data,id}' as profile_id,
-        (staged.payload #>> '{attributes,event_properties,$value}')::numeric as value
-    from windows
-    inner join staging_ingest.klaviyo_events as staged
-        on staged.record_date between windows.first_day and windows.last_day
+        staged.payload,
+        ((staged.payload #>> '{attributes,datetime}')::timestamptz at time zone %(time_zone)s)::date as date
+    from staging_ingest.klaviyo_events as staged
     where
         staged.connection_id = %(connection_id)s
         and staged.report_key = 'events'
-        and staged.record_date >= (select span.first_day from span)
-        and staged.record_date <= (select span.last_day from span)
+        and staged.record_date >= (select span.first_day - 2 from span)
+        and staged.record_date <= (select span.last_day + 2 from span)
+),
+
+occurred as (
+    select
+        cut.record_key,
+        cut.date,
+        cut.payload #>> '{relationships,metric,data,id}' as metric_id,
+        cut.payload #>> '{relationships,profile,data,id}' as profile_id,
+        (cut.payload #>> '{attributes,event_properties,$value}')::numeric as value
+    from windows
+    inner join cut on cut.date between windows.first_day and windows.last_day
 
     union all
 
