@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import zoneinfo
 from collections.abc import Callable
 from typing import Any
 
@@ -238,6 +239,33 @@ def test_the_unfinished_day_is_marked_in_the_accounts_own_zone(model: Model) -> 
         model.transform(alias, {"totals": (today_east - dt.timedelta(days=1), today_east - dt.timedelta(days=1))})
     rows = model.rows("select account_id, is_provisional from reporting.reconciliation where metric = 'spend'")
     assert {row["account_id"]: row["is_provisional"] for row in rows} == {"1": False, "2": True}
+
+
+# -- zones ------------------------------------------------------------------------------------------------------
+
+
+def test_every_zone_that_has_a_name_is_known(model: Model) -> None:
+    names = sorted(zoneinfo.available_timezones() - {"localtime", "posixrules", "Factory"})
+    query = "select name from unnest(%(names)s::text[]) as n (name) where core_warehouse.known_time_zone(name) <> name"
+    assert model.rows(query, names=names) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(GMT-05:00) Eastern Time (US & Canada)",
+        "(GMT+01:00) Amsterdam",
+        "UTC+2",
+        "GMT-5",
+        "+02:00",
+        "Mars/Base",
+        "",
+        None,
+    ],
+)
+def test_what_is_no_zones_name_counts_as_utc(model: Model, text: str | None) -> None:
+    """Postgres would read an offset with its sign the other way round."""
+    assert model.value("select core_warehouse.known_time_zone(%(text)s)", text=text) == "UTC"
 
 
 # -- cost -------------------------------------------------------------------------------------------------------
