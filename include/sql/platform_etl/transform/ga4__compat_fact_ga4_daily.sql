@@ -32,7 +32,19 @@ by_account as (
             and by_device.report = 'device'
             and by_device.date = fact.date
     ) as device
-    where account.shop_id = %(shop_id)s and account.platform = 'GA4'
+    where
+        account.shop_id = %(shop_id)s
+        and account.platform = 'GA4'
+        -- Whether there are twins at all is asked once, not for every row.
+        and not (
+            fact.connection_id = any(array(select twin.connection_id from core_warehouse.account_twins as twin))
+            and exists (
+                select
+                from core_warehouse.account_twins as twin
+                inner join core_warehouse.fct_ga4_daily as said on twin.better_id = said.connection_id
+                where twin.connection_id = fact.connection_id and said.report = 'property' and said.date = fact.date
+            )
+        )
 ),
 
 currencies as (

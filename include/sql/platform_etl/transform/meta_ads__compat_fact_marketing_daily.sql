@@ -27,7 +27,23 @@ by_account as (
             and days.date = fact.date
             and fact.level = 'ACCOUNT'
             and fact.attribution_setting = 'account'
-    where account.shop_id = %(shop_id)s and account.platform = 'META'
+    where
+        account.shop_id = %(shop_id)s
+        and account.platform = 'META'
+        -- Whether there are twins at all is asked once, not for every row.
+        and not (
+            fact.connection_id = any(array(select twin.connection_id from core_warehouse.account_twins as twin))
+            and exists (
+                select
+                from core_warehouse.account_twins as twin
+                inner join core_warehouse.fct_meta_daily as said on twin.better_id = said.connection_id
+                where
+                    twin.connection_id = fact.connection_id
+                    and said.level = 'ACCOUNT'
+                    and said.date = fact.date
+                    and said.attribution_setting = 'account'
+            )
+        )
 ),
 
 currencies as (

@@ -1,4 +1,4 @@
--- after: fct_ad_spend_daily, fct_shop_sales_daily
+-- after: account_twins, fct_ad_spend_daily, fct_shop_sales_daily
 -- One row per shop and day, in the shop's currency. Every fact brings its own rows and its own columns, and one
 -- `group by` adds them up: nothing is joined to anything finer than itself, so nothing can be counted twice.
 --
@@ -74,7 +74,18 @@ measures as (
         web.is_final
     from core_warehouse.fct_ga4_daily as web
     inner join accounts on web.connection_id = accounts.connection_id
-    where web.report = 'property'
+    where
+        web.report = 'property'
+        -- Whether there are twins at all is asked once, not for every row.
+        and not (
+            web.connection_id = any(array(select twin.connection_id from core_warehouse.account_twins as twin))
+            and exists (
+                select
+                from core_warehouse.account_twins as twin
+                inner join core_warehouse.fct_ga4_daily as said on twin.better_id = said.connection_id
+                where twin.connection_id = web.connection_id and said.report = 'property' and said.date = web.date
+            )
+        )
 
     union all
 
