@@ -95,6 +95,23 @@ def test_the_history_that_is_read_again_after_a_change_has_each_order_on_its_new
     )
 
 
+def test_a_key_of_another_account_brings_none_of_its_numbers(pipeline: Pipeline) -> None:
+    """Klaviyo's calls name no account: whose numbers come is the key's to say."""
+    ours, theirs = pipeline.accounts("KLAVIYO")[:2]
+    pipeline.register([ours])
+    assert pipeline.sync("klaviyo", streams=["message_aggregates"])[0].status == "SUCCEEDED"
+    facts = "select date, message_id, conversion_value from core_warehouse.fct_klaviyo_message_daily order by 1, 2"
+    before = pipeline.fetch(facts)
+    pipeline.register([{**ours, "credentials": theirs["credentials"]}])
+
+    outcome = pipeline.sync("klaviyo", streams=["message_aggregates"])[0]
+
+    assert pipeline.fetch(facts) == before
+    assert outcome.status == "FAILED"
+    assert outcome.error is not None
+    assert outcome.error.code == "CREDENTIAL_INVALID"
+
+
 def without_orders(request: Request, body: Any) -> Any:
     if request.path != "api/metrics":
         return body

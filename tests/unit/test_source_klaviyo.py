@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from penstock.core.errors import UnreadableRecord
+from penstock.core.errors import ConfigurationError, UnreadableRecord
 from penstock.sources.fields import KEY_SEPARATOR
 from penstock.sources.klaviyo import KLAVIYO_REVISION, SOURCE
 from penstock.sources.klaviyo_reports import REPORT_AMOUNTS, REPORT_COUNTS, days_from
@@ -392,6 +392,14 @@ def test_an_account_without_a_metric_of_orders_is_a_finding(
     account = dataclasses.replace(ACCOUNT, settings=settings)
     profile = SOURCE.profile(account, [{"data": [body]}, {"data": [metric("X1", name, "Shopify")]}])
     assert list(profile.findings) == found
+
+
+def test_a_key_of_another_account_than_the_rows_is_refused() -> None:
+    body = {"id": "AbCdEf", "attributes": {"timezone": "America/New_York", "preferred_currency": "USD"}}
+    own, other = (dataclasses.replace(ACCOUNT, facts={"klaviyo_account_id": known}) for known in ("AbCdEf", "Xy1234"))
+    assert SOURCE.profile(own, [{"data": [body]}, {"data": []}]).facts["klaviyo_account_id"] == "AbCdEf"
+    with pytest.raises(ConfigurationError, match=r"AbCdEf.*Xy1234"):
+        SOURCE.profile(other, [{"data": [body]}, {"data": []}])
 
 
 def test_a_key_without_an_account_is_a_mismatch() -> None:

@@ -122,9 +122,10 @@ def read_profile(account: Account, bodies: Sequence[Any]) -> Profile:
     if not accounts:
         raise error("SCHEMA_MISMATCH", "the key belongs to no account: the list of accounts is empty")
     check_account(accounts[0])
+    refuse_other_account(account, str(accounts[0]["id"]))
     attributes = accounts[0]["attributes"]
     metrics = metric_ids(metric for body in bodies[1:] for metric in expect_list(body, "data"))
-    facts = {"metrics": metrics, "klaviyo_account_id": accounts[0]["id"]}
+    facts = {"metrics": metrics, "klaviyo_account_id": str(accounts[0]["id"])}
     findings = {}
     if conversion_metric(replace(account, facts=facts)) is None:
         findings["KLAVIYO_NO_CONVERSION_METRIC"] = (
@@ -137,6 +138,18 @@ def read_profile(account: Account, bodies: Sequence[Any]) -> Profile:
         facts=facts,
         findings=findings,
     )
+
+
+def refuse_other_account(account: Account, found: str) -> None:
+    """One client's data must never land in another's tables. No call names the account: it is the key's, and a key may
+    be put into the wrong row. Whose numbers the row has is known from its first run."""
+    known = account.facts.get("klaviyo_account_id")
+    if known is not None and found != known:
+        raise error(
+            "CREDENTIAL_INVALID",
+            f"the key is of Klaviyo account {found}, the numbers of this row are of {known}: give the row a key of "
+            "its own account, or register the other one as an account",
+        )
 
 
 def metric_ids(metrics: Iterable[Any]) -> dict[str, str]:
