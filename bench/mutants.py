@@ -1,5 +1,5 @@
-"""`python -m bench.mutants`: small faults are put into the queues' state machines, error classifiers and renderer, one
-at a time; the share of them that the unit tests notice.
+"""`python -m bench.mutants`: small faults are put into the queues' state machines, error classifiers and renderer, and
+into what decides which days are read, one at a time; the share of them that the fast tests notice.
 
 mutmut does it (https://mutmut.readthedocs.io), on a copy of the code, because it wants the sources under `src`. Names
 the survivors, with --diffs also what each changes. Exits with 1 below the pass mark. What reads payloads
@@ -26,7 +26,10 @@ MODULES = (
     "core/slack_messages.py",
     "core/templates.py",
     "core/calendar_calls.py",
+    "core/windows.py",
+    "core/pacing.py",
     "jobs/notifications/courier.py",
+    "jobs/platform_etl/planning.py",
 )
 TESTS = (
     "unit/test_lease.py",
@@ -34,7 +37,10 @@ TESTS = (
     "unit/test_slack_messages.py",
     "unit/test_templates.py",
     "unit/test_calendar_calls.py",
+    "unit/test_windows.py",
+    "unit/test_pacing.py",
     "rooms/test_courier.py",
+    "rooms/test_planning.py",
 )
 COPIED = ("include", "sandbox", "tests")
 

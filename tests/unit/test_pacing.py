@@ -35,6 +35,8 @@ def test_backoff_jitters_over_the_whole_range() -> None:
         ("-3", 0.0),
         ("Sun, 01 Nov 2026 12:00:30 GMT", 30.0),
         ("Sun, 01 Nov 2026 11:59:00 GMT", 0.0),
+        ("Sun, 01 Nov 2026 14:00:30 +0200", 30.0),
+        ("Sun, 01 Nov 2026 12:00:30", 30.0),  # without a zone, as asctime's form has it
         ("soon", None),
         ("inf", None),
         ("nan", None),
@@ -80,6 +82,7 @@ def test_the_pacific_midnight_follows_changes_of_the_clock(now: str, expected: s
 def test_an_hours_quota_is_whole_at_the_full_hour() -> None:
     assert next_full_hour(NOW + dt.timedelta(minutes=1)) == NOW + dt.timedelta(hours=1)
     assert next_full_hour(NOW) == NOW + dt.timedelta(hours=1)
+    assert next_full_hour(NOW.replace(minute=59, second=59, microsecond=999_999)) == NOW + dt.timedelta(hours=1)
 
 
 def test_the_retry_budget_refuses_what_it_does_not_have() -> None:
