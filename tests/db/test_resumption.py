@@ -309,3 +309,54 @@ def test_a_day_in_a_far_zone_is_read_whole_by_the_runs_before_and_after_its_midn
     assert dict(loaded) == {day: spend for day, spend in truth.items() if spend}
     assert truth[last.isoformat()] > 0
     assert pipeline.fetch("select max(abs(difference)) from reporting.reconciliation") == [(0,)]
+
+
+LIMITED = {"vendor": "meta", "path": "/insights$", "action": "status", "params": {"status": 429, "retry_after": 1800}}
+
+
+def age(pipeline: Pipeline, days: int) -> None:
+    """The runs, and all that they read, are so many days older."""
+    with pipeline.warehouse.connection() as conn:
+        ago = {"ago": dt.timedelta(days=days)}
+        conn.execute("update core_warehouse.etl_runs set started_at = started_at - %(ago)s", ago)
+        conn.execute("update penstock.slices set updated_at = updated_at - %(ago)s", ago)
+        conn.execute("truncate penstock.rate_limits")
+
+
+@pytest.mark.parametrize("ended", ["SUCCEEDED", "PARTIAL", "FAILED"])
+def test_a_run_that_is_cleared_days_later_waits_for_a_quota_like_any_other(
+    pipeline: Pipeline, sandbox: Sandbox, ended: str
+) -> None:
+    """It has waited since it was cleared, not since it began for the first time."""
+    pipeline.register(pipeline.accounts("META")[:1])
+    streams = ["insights_country", "campaigns"] if ended == "PARTIAL" else ["insights_country"]
+    lane = pipeline.claim("meta_ads", pipeline.enqueue("meta_ads", streams=streams))[0]
+    refused = {"vendor": "meta", "path": "/insights$", "action": "status", "params": {"status": 500}}
+    sandbox.faults(*([] if ended == "SUCCEEDED" else [refused]))
+    assert pipeline.work(lane).status == ended
+    age(pipeline, days=3)
+    with pipeline.warehouse.connection() as conn:
+        conn.execute("truncate penstock.circuit_breakers")
+    sandbox.faults(LIMITED)
+    assert pipeline.work(lane).status == "QUEUED"
+
+
+def test_a_backfill_that_is_cleared_days_later_drops_what_the_vendor_has_withdrawn_meanwhile(
+    pipeline: Pipeline,
+) -> None:
+    """A row that another run has stored since this one's first beginning is older than its second."""
+    pipeline.register(pipeline.accounts("META")[:1])
+    wish = {"job_type": "BACKFILL", "window_start": dt.date(2026, 8, 3), "window_end": dt.date(2026, 8, 10)}
+    lane = pipeline.claim("meta_ads", pipeline.enqueue("meta_ads", **REPORT, **wish))[0]
+    assert pipeline.work(lane).status == "SUCCEEDED"
+    everything = pipeline.fetch("select count(*) from staging_ingest.meta_ads_insights")
+    age(pipeline, days=3)
+    with pipeline.warehouse.connection() as conn:
+        conn.execute(
+            "insert into staging_ingest.meta_ads_insights (run_id, slice_no, connection_id, report_key, record_key, "
+            "record_date, payload, payload_hash, ingested_at) select gen_random_uuid(), 0, connection_id, report_key, "
+            "record_key || 'x', record_date, payload || '{\"ad_id\": \"999\"}', payload_hash, now() - interval '1 day' "
+            "from staging_ingest.meta_ads_insights limit 1"
+        )
+    assert pipeline.work(lane).status == "SUCCEEDED"
+    assert pipeline.fetch("select count(*) from staging_ingest.meta_ads_insights") == everything

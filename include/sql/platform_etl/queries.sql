@@ -260,7 +260,8 @@ update core_warehouse.etl_runs
 set
     lease_epoch = lease_epoch + 1, leased_by = %(holder)s, leased_until = now() + %(lease)s,
     heartbeat_at = now(), status = 'IN_PROGRESS', completed_at = null, error = null,
-    attempts = attempts + %(counted)s
+    attempts = attempts + %(counted)s,
+    reopened_at = case when status = 'IN_PROGRESS' then reopened_at else now() end
 where
     id = %(run_id)s
     and (
@@ -313,13 +314,15 @@ where id = %(run_id)s and lease_epoch = %(epoch)s and status = 'IN_PROGRESS'
 returning 1 as held;
 
 -- name: waits_too_long
--- Whether the run has saved no page for so long.
+-- Whether the run has saved no page for so long. While it was over it did not wait.
 select 1 as is_stalled
 from core_warehouse.etl_runs as r
 where
     r.id = %(run_id)s
     and now() - %(patience)s > greatest(
-        r.started_at, (select max(s.updated_at) from penstock.slices as s where s.run_id = r.id and s.pages > 0)
+        r.started_at,
+        r.reopened_at,
+        (select max(s.updated_at) from penstock.slices as s where s.run_id = r.id and s.pages > 0)
     );
 
 -- name: end_run
@@ -474,6 +477,10 @@ where run_id = %(run_id)s and slice_no = %(slice_no)s;
 -- name: reopen_slices
 update penstock.slices set status = 'PENDING', error = null, updated_at = now()
 where run_id = %(run_id)s and status = 'FAILED';
+
+-- name: begin_anew
+-- The run is read a second time, whole: what it says of its days is as of now.
+update core_warehouse.etl_runs set started_at = now() where id = %(run_id)s and lease_epoch = %(epoch)s;
 
 -- name: remove_slices
 with gone_keys as (delete from penstock.slice_keys where run_id = %(run_id)s),

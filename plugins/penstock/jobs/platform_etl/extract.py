@@ -181,6 +181,8 @@ def _prepare_slices(context: RunContext, held: HeldRun, account: Account) -> Non
             return
         if known and not _is_repeat(known):
             return
+        if known:
+            conn.execute(SQL["begin_anew"], held.key)
         conn.execute(SQL["remove_slices"], held.key)
         planned = _plan(cursor, context, held, account)
         _insert_slices(cursor, held, planned)
