@@ -109,6 +109,7 @@ PARAMS = {
         title="Run to retry",
         description="No new run: read the partitions of this one that are not complete.",
         type=["null", "string"],
+        format="uuid",
     ),
     "partition_ids": Param(
         None,

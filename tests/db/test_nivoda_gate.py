@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from penstock.core.errors import error
+from penstock.core.errors import PenstockError, error
 from penstock.jobs import nivoda_ingestion as jobs
 from penstock.warehouse.session import Warehouse
 from tests.diamonds import Diamonds
@@ -85,6 +85,40 @@ def test_a_retry_reads_the_failed_partitions_only_and_then_the_watermark_moves(d
     assert diamonds.active_ids() == set(diamonds.truth(ids="1")["ids"])
     attempts = diamonds.fetch("select attempts from penstock.nivoda_partitions order by position")
     assert [row[0] for row in attempts] == [1] * 10
+
+
+def test_a_dry_retry_only_tells_what_it_would_read(diamonds: Diamonds, caplog: pytest.LogCaptureFixture) -> None:
+    planned = diamonds.plan(partitions=PARTITIONS)
+    run_id = str(planned.run_id)
+    diamonds.ingest(planned, only=lambda partition_id: number(partition_id) <= 7)
+    diamonds.finish(run_id)
+    rows = "select status, updated_at from penstock.nivoda_partitions order by position"
+    before = diamonds.fetch(rows)
+    with caplog.at_level("INFO"):
+        named = ("partition-8", "partition-9", "partition-2")
+        dry = diamonds.plan(retry_run_id=run_id, partition_ids=named, is_dry_run=True)
+    assert (dry.run_id, dry.lanes) == (None, [])
+    assert "2 partitions" in dry.text
+    assert "partition-8" in caplog.text
+    assert "partition-10" not in caplog.text
+    assert diamonds.fetch(rows) == before
+    assert diamonds.value("select completed_at from run_metadata") is not None
+
+
+@pytest.mark.parametrize(
+    ("wish", "named"),
+    [
+        ({"partition_ids": ("partition-3",)}, "retry_run_id"),
+        ({"retry_run_id": "{run}", "partition_ids": ("partition-3", "partition-11")}, "partition-11"),
+    ],
+)
+def test_partitions_that_no_run_has_begin_nothing(diamonds: Diamonds, wish: dict[str, Any], named: str) -> None:
+    """Else the whole feed would be read in their place, or nothing."""
+    planned = diamonds.plan(partitions=PARTITIONS)
+    wish = {name: value.format(run=planned.run_id) if isinstance(value, str) else value for name, value in wish.items()}
+    with pytest.raises(PenstockError, match=f"CONFIG_INVALID.*{named}"):
+        diamonds.plan(**wish)
+    assert diamonds.value("select count(*) from run_metadata") == 1
 
 
 def test_a_retry_that_is_at_work_when_the_gate_looks_again_is_left_alone(diamonds: Diamonds) -> None:

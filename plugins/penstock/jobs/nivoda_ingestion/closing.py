@@ -10,11 +10,9 @@ from psycopg.types.json import Jsonb
 from penstock.core.errors import error
 from penstock.core.partition_chart import Bar, draw
 from penstock.jobs.nivoda_ingestion.consolidation import APPROVED, BLOCKED, NOTHING
-from penstock.jobs.nivoda_ingestion.context import FULL, SERVICE, Ingestion, Run, load_run, log
+from penstock.jobs.nivoda_ingestion.context import FULL, READ, SERVICE, Ingestion, Run, load_run, log
 from penstock.jobs.nivoda_ingestion.planning import span_of, span_text
 from penstock.jobs.nivoda_ingestion.settings import COVERAGE
-
-READ = ("COMPLETED", "INCOMPLETE")
 
 
 def move_watermark(context: Ingestion, run_id: str) -> dict[str, Any]:

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 SERVICE = "penstock.nivoda_ingestion"
 FULL, INCREMENTAL = "full", "incremental"
+READ = ("COMPLETED", "INCOMPLETE")
+"""States of a partition that was read to its end."""
 
 CLOCK_SKEW = dt.timedelta(seconds=60)
 """A run reads what changed up to so long before it began: the vendor's clock may be behind ours."""

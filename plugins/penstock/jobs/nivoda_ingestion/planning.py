@@ -21,9 +21,11 @@ from penstock.jobs.nivoda_ingestion.context import (
     FULL,
     INCREMENTAL,
     OVERLAP,
+    READ,
     SERVICE,
     Ingestion,
     Nivoda,
+    Run,
     load_run,
     log,
 )
@@ -92,6 +94,8 @@ def plan(context: Ingestion, feed: str, request: PlanRequest) -> PlannedRun:
         raise error("CONFIG_INVALID", f"run_type is one of {', '.join(RUN_TYPES)}, got {request.run_type!r}")
     if request.retry_run_id:
         return _retry(context, feed, request)
+    if request.partition_ids:
+        raise error("CONFIG_INVALID", "partition_ids are those of a run: give its retry_run_id too", service=SERVICE)
     stored = stored_feed(feed)
     if request.dag_run_id and not request.is_dry_run:
         known = context.one("open_run", feed=stored, dag_id=request.dag_id, dag_run_id=request.dag_run_id)
@@ -165,12 +169,26 @@ def _retry(context: Ingestion, feed: str, request: PlanRequest) -> PlannedRun:
     run = load_run(context, str(request.retry_run_id))
     if run.feed != stored_feed(feed):
         return PlannedRun(None, run.run_type, [], f"run {run.run_id} is of feed {run.feed}")
+    partitions = context.rows("partitions_of", run_id=run.run_id)
+    if unknown := sorted(set(request.partition_ids) - {row["partition_id"] for row in partitions}):
+        raise error("CONFIG_INVALID", f"run {run.run_id} has no {', '.join(unknown)}", service=SERVICE)
+    if request.is_dry_run:
+        return _dry_retry(run, partitions, request)
     with context.warehouse.transaction() as connection:
         names = list(request.partition_ids) or None
         opened = context.rows("reopen_partitions", connection, run_id=run.run_id, partition_ids=names)
         context.rows("reopen_run", connection, run_id=run.run_id)
     ids = [row["partition_id"] for row in opened]
     return planned(context, run.run_id, f"retry of {len(ids)} partitions of run {run.run_id}", ids)
+
+
+def _dry_retry(run: Run, partitions: Sequence[Mapping[str, Any]], request: PlanRequest) -> PlannedRun:
+    """Only says which partitions `_retry` would open again."""
+    names = request.partition_ids or tuple(row["partition_id"] for row in partitions)
+    waiting = [row for row in partitions if row["status"] not in READ and row["partition_id"] in names]
+    for row in waiting:
+        log.info("would read %s: %s, %s", row["partition_id"], span_text(span_of(row)), row["status"])
+    return PlannedRun(None, run.run_type, [], f"dry run: {len(waiting)} partitions of run {run.run_id} would be read")
 
 
 def _window(context: Ingestion, stored: str, request: PlanRequest) -> _Window:
