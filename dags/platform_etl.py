@@ -3,8 +3,8 @@
 ## What it does
 
 1. `enqueue_runs` writes one row into `core_warehouse.etl_runs` per active account (`platform_connections`); an account
-   that is being read already joins its run. In `platform_etl_queue`, `enqueue_due_accounts` does so for every account
-   whose `sync_frequency` is due, of any platform.
+   that is being read already joins its run, unless that reads less than is asked for. In `platform_etl_queue`,
+   `enqueue_due_accounts` does so for every account whose `sync_frequency` is due, of any platform.
 2. `claim_runs` takes waiting runs under a lease. `platform_etl_queue` takes any run that waits, whoever wrote its row,
    and runs whose worker died.
 3. `sync_account` is mapped over the claimed runs, one lane per account, so that one account never holds up another:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import datetime as dt
 import uuid
 from typing import Any
 
@@ -298,6 +299,39 @@ def test_a_wish_for_more_than_the_run_in_flight_reads_waits(warehouse: Warehouse
         enqueue(warehouse, dag_run_id="run 2", job_type="HISTORICAL")
     with pytest.raises(PenstockError, match="ACCOUNT_IN_FLIGHT"):
         enqueue(warehouse, dag_run_id="run 3", is_dry_run=True)
+
+
+ONE_STREAM = {"streams": ["insights_ad"]}
+SOME_DAYS = {"job_type": "HISTORICAL", "window_start": dt.date(2026, 1, 1)}
+
+
+@pytest.mark.parametrize("lesser", [ONE_STREAM, SOME_DAYS])
+def test_a_wish_for_everything_does_not_join_a_run_of_a_part(warehouse: Warehouse, lesser: dict[str, Any]) -> None:
+    """It would end well, and most of it would be unread."""
+    add_account(warehouse, "META", "1")
+    in_flight = enqueue(warehouse, dag_run_id="run 1", **lesser)
+    with pytest.raises(PenstockError, match=r"ACCOUNT_IN_FLIGHT.*meta_ads 1"):
+        enqueue(warehouse, dag_run_id="run 2")
+    dashboard_insert(warehouse, "META")
+    assert {lane["run_id"] for lane in claim(warehouse, "sweep")} <= set(in_flight)
+    assert fetch(warehouse, "select status from core_warehouse.etl_runs where connection_id is null") == [("QUEUED",)]
+    assert enqueue(warehouse, dag_run_id="run 3", **lesser) == in_flight, "the same wish joins it"
+
+
+@pytest.mark.parametrize("lesser", [ONE_STREAM, SOME_DAYS])
+def test_an_account_that_is_read_in_part_holds_up_no_other_of_the_daily_run(
+    warehouse: Warehouse, lesser: dict[str, Any]
+) -> None:
+    """The part may wait a day for a quota. The account's turn comes when it has ended."""
+    add_account(warehouse, "META", "1")
+    add_account(warehouse, "META", "2")
+    in_flight = enqueue(warehouse, dag_run_id="run 1", accounts=["1"], **lesser)
+    daily = enqueue(warehouse, dag_run_id="run 2", requested_by="schedule")
+    assert len(daily) == 1
+    assert set(daily).isdisjoint(in_flight)
+    execute(warehouse, "update core_warehouse.etl_runs set status = 'SUCCEEDED'")
+    due = platform_etl.enqueue_due(warehouse, dag_id="platform_etl_queue", dag_run_id="sweep")
+    assert len(due) == 2
 
 
 @pytest.mark.parametrize("change", ["is_active = false", "state = 'PAUSED'"])

@@ -90,22 +90,21 @@ order by r.priority, r.created_at
 limit 100
 for update skip locked;
 
--- name: lesser_run_in_flight
--- A run in flight that would read less than this wish: to join it would end the wish unread.
-select id::text as run_id
+-- name: read_less_now
+-- The accounts with a run in flight that would read less than this wish: to join it would end the wish unread.
+select connection_id::text as connection_id
 from core_warehouse.etl_runs
 where
     connection_id = any(%(connections)s::uuid []) and status in ('QUEUED', 'IN_PROGRESS') and job_type <> 'BACKFILL'
     and not (
         is_dry_run = %(is_dry_run)s
-        and (streams is null or streams = %(streams)s::text [])
+        and (streams is null or streams is not distinct from %(streams)s::text [])
         and (
             (job_type, window_start, window_end)
             is not distinct from (%(job_type)s::text, %(window_start)s::date, %(window_end)s::date)
             or (job_type = 'HISTORICAL' and window_start is null)
         )
-    )
-limit 1;
+    );
 
 -- name: start_parent
 update core_warehouse.etl_runs

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 UNLEASED_AFTER = dt.timedelta(minutes=30)
 """A row in progress without any lease is an old worker's: its longest run took less."""
 
+TIMETABLE = "schedule"
+"""`requested_by` of the daily runs."""
+
 HISTORIES_AT_ONCE = 4
 """Lanes of the queue that may read two years each, for hours: half of its pool and of its DAG runs, so that what
 somebody has just asked for finds room."""
@@ -58,7 +61,8 @@ def enqueue_scheduled(
     accounts: vendor ids or connection ids; None for all. Raises CONFIG_NO_ACCOUNT when one of them is unknown.
     streams: names of the source's streams; None for its default ones. Raises CONFIG_INVALID for an unknown name.
 
-    Raises ACCOUNT_IN_FLIGHT when an account is being read already, but less of it than is wished.
+    Raises ACCOUNT_IN_FLIGHT when an account is being read already, but less of it than is wished; the timetable passes
+    over it.
     Called again by the same DAG run (a retry), it returns the runs that it wrote before.
     """
     registered = sources.by_name(source)
@@ -77,13 +81,11 @@ def enqueue_scheduled(
             "is_dry_run": is_dry_run,
         }
         new = [account for account in found if account["connection_id"] not in run_of]
-        if job_type != "BACKFILL" and _must_wait(cursor, new, wish):
-            raise error(
-                "ACCOUNT_IN_FLIGHT",
-                f"an account of {source} has a run in flight that reads less than is asked for",
-                service=SERVICE,
-            )
+        if held_up := _held_up(cursor, new, wish):
+            _refuse_to_join(held_up, source, requested_by)
         for account in new:
+            if account in held_up:
+                continue
             run_of[account["connection_id"]] = _enqueue(
                 cursor, account, registered.platform, wish | origin | {"requested_by": requested_by}
             )
@@ -294,7 +296,7 @@ def _expand_parents(cursor: psycopg.Cursor[dict[str, Any]], dag_id: str, dag_run
             _fail_parent(cursor, parent, source)
             continue
         wish = {name: parent[name] for name in ("job_type", "window_start", "window_end", "streams", "is_dry_run")}
-        if parent["job_type"] != "BACKFILL" and _must_wait(cursor, found, wish):
+        if _held_up(cursor, found, wish):
             continue
         origin = {"requested_by": "dashboard", "dag_id": dag_id, "dag_run_id": dag_run_id}
         for account in found:
@@ -305,13 +307,26 @@ def _expand_parents(cursor: psycopg.Cursor[dict[str, Any]], dag_id: str, dag_run
     return members
 
 
-def _must_wait(
+def _held_up(
     cursor: psycopg.Cursor[dict[str, Any]], found: Sequence[Mapping[str, Any]], wish: Mapping[str, Any]
-) -> bool:
-    """Whether an account is being read already, but less of it than is wished."""
+) -> list[Mapping[str, Any]]:
+    """The accounts that are being read already, but less of them than is wished. A backfill waits for nobody."""
+    if wish["job_type"] == "BACKFILL":
+        return []
     connections = [account["connection_id"] for account in found]
-    lesser = cursor.execute(SQL["lesser_run_in_flight"], {"connections": connections, **wish}).fetchone()
-    return lesser is not None
+    rows = cursor.execute(SQL["read_less_now"], {"connections": connections, **wish}).fetchall()
+    busy = {row["connection_id"] for row in rows}
+    return [account for account in found if account["connection_id"] in busy]
+
+
+def _refuse_to_join(held_up: Sequence[Mapping[str, Any]], source: str, requested_by: str) -> None:
+    """Raises ACCOUNT_IN_FLIGHT, unless it is the timetable that asks: it must not hold up the other accounts, and what
+    is due of these is enqueued once they are free."""
+    names = ", ".join(account["account_id"] for account in held_up)
+    message = f"{source} {names}: a run in flight reads less than is asked for"
+    if requested_by != TIMETABLE:
+        raise error("ACCOUNT_IN_FLIGHT", message, service=SERVICE)
+    log.warning("%s; platform_etl_queue reads the rest when it has ended", message)
 
 
 def _fail_parent(cursor: psycopg.Cursor[dict[str, Any]], parent: Mapping[str, Any], source: Source) -> None:
