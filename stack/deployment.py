@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from penstock.core.databases import WAREHOUSE_VARIABLES
 from penstock.warehouse.migrations import migrate_databases
-from stack import accounts, imports, plan, sandbox, settings
+from stack import accounts, imports, plan, private_files, sandbox, settings
 from stack.environment import ADMIN
 from stack.home import PROJECT
 
@@ -21,9 +23,14 @@ SANDBOX_VARIABLE = "PENSTOCK_SANDBOX_URL"
 INSTALLATION = "deployment"
 ADMINISTRATOR_VARIABLE = "AIRFLOW_ADMIN_PASSWORD"
 
+REMEMBERED = "PENSTOCK_IMPORTED_SECRETS"
+"""Airflow variable: what the settings looked like when they were last imported. Airflow shows no value of one whose
+name says secret: these are hashes of passwords. Without it everything is imported anew."""
+
 
 def prepare(say: Callable[[str], None]) -> int:
-    """Airflow's schema, connections, pools and variables; the warehouse's schema; the accounts. Repeatable.
+    """Airflow's schema, connections, pools and variables; the warehouse's schema; the accounts. Repeatable:
+    what was edited in the UI stays as it is until the settings themselves change.
 
     Raises SettingsError when the environment names no warehouse or no keys.
     """
@@ -43,7 +50,7 @@ def prepare(say: Callable[[str], None]) -> int:
         sandbox=sandbox.values(decided, sandbox_url) if sandbox_url else None,
     )
     filled = settings.load(PROJECT / "airflow_settings.yaml", filled_in, without=decided.given_connections)
-    status = _import(filled, administrator(values))
+    status = import_settings(filled, administrator(values))
     if status:
         return status
     applied = migrate_databases(decided.databases(decided.warehouse_dsn))
@@ -59,11 +66,31 @@ def prepare(say: Callable[[str], None]) -> int:
     return 0
 
 
-def _import(filled: settings.Settings, administrator: Sequence[Sequence[str]]) -> int:
-    needed = imports.everything(filled, importlib.metadata.version("apache-airflow"))
-    with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
-        command = needed.command(Path(folder), *administrator)
-        return subprocess.run(command, check=False, cwd=PROJECT).returncode
+def import_settings(filled: settings.Settings, more: Sequence[Sequence[str]] = ()) -> int:
+    """Migrate Airflow's database, import what of the settings has changed since the last time, then run `more`.
+
+    Every start of the compose file comes here. Returns the exit status.
+    """
+    version = importlib.metadata.version("apache-airflow")
+    with tempfile.TemporaryDirectory(prefix="penstock-") as name:
+        folder = Path(name)
+        exported, remembered = folder / "exported.json", folder / "remembered.json"
+        status = _run(imports.batch(folder, [imports.MIGRATE, ["variables", "export", str(exported)]]))
+        if status:
+            return status
+        needed = imports.needed(filled, _known(exported) | {"airflow": version}, version)
+        private_files.write_json(remembered, {REMEMBERED: dict(needed.remembered)})
+        return _run(needed.command(folder, *more, ["variables", "import", str(remembered)]))
+
+
+def _known(exported: Path) -> dict[str, Any]:
+    """What the last import has remembered; nothing where there was none."""
+    known = json.loads(exported.read_text()).get(REMEMBERED)
+    return known if isinstance(known, dict) else {}
+
+
+def _run(command: Sequence[str]) -> int:
+    return subprocess.run(command, check=False, cwd=PROJECT).returncode
 
 
 def administrator(values: Mapping[str, str]) -> list[list[str]]:

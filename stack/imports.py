@@ -33,9 +33,7 @@ class Needed:
 
     def command(self, folder: Path, *more: Sequence[str]) -> list[str]:
         """The command line that does it, and `more` after it; the files that it reads are written into the folder."""
-        file = folder / "commands.json"
-        private_files.write_json(file, [*self._commands(folder), *more])
-        return [sys.executable, "-m", "stack.airflow_batch", str(file)]
+        return batch(folder, [*self._commands(folder), *more])
 
     def _commands(self, folder: Path) -> list[list[str]]:
         commands = [MIGRATE] if self.has_to_migrate else []
@@ -48,9 +46,11 @@ class Needed:
         return commands
 
 
-def everything(settings: Settings, version: str) -> Needed:
-    """All of it, for a database of which nothing is known."""
-    return needed(settings, {}, version)
+def batch(folder: Path, commands: Sequence[Sequence[str]]) -> list[str]:
+    """The command line that runs these `airflow` commands; they are written into the folder."""
+    file = folder / "commands.json"
+    private_files.write_json(file, commands)
+    return [sys.executable, "-m", "stack.airflow_batch", str(file)]
 
 
 def needed(settings: Settings, known: Mapping[str, Any], version: str) -> Needed:
