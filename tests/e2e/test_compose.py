@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 import yaml
 
-from penstock.core.databases import WAREHOUSE_VARIABLES
+from penstock.core.databases import CONCERN_SETS, WAREHOUSE_VARIABLES
 from stack import deployment, plan
 from tests.compose_values import filled
 
@@ -129,6 +129,18 @@ def test_the_warehouse_may_have_the_name_that_the_old_workers_gave_it() -> None:
     for place, name in enumerate(WAREHOUSE_VARIABLES):
         later = dict.fromkeys(WAREHOUSE_VARIABLES[place:], "another")
         assert filled(url, later | {name: "postgresql://one", "WAREHOUSE_PASSWORD": "pw"}) == "postgresql://one", name
+
+
+@pytest.mark.parametrize("name", ["init", "api-server", "scheduler", "dag-processor", "triggerer", "worker"])
+def test_a_database_of_a_concerns_own_is_the_same_for_migrations_tasks_and_triggers(name: str) -> None:
+    """Who did not hear of it would work on the warehouse, where nobody looks."""
+    given = SERVICES[name].get("environment", COMPOSE["x-airflow"]["environment"])
+    variables = [f"AIRFLOW_CONN_{conn_id.upper()}" for conn_id in CONCERN_SETS if conn_id != "warehouse"]
+
+    url = "postgresql://user:password@elsewhere:5432/own"
+    assert {filled(given[variable], {variable: url}) for variable in variables} == {url}
+    empty = {variable: filled(given[variable], {}) for variable in variables}
+    assert plan.make(empty).given_connections == frozenset()
 
 
 @pytest.mark.parametrize("name", ["scheduler", "triggerer", "worker"])
