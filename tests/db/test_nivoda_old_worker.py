@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from psycopg.types.json import Jsonb
 
 from penstock.core.databases import SHARED_SETS
 from penstock.jobs import nivoda_ingestion as jobs
+from penstock.sources.nivoda import Page
 from penstock.warehouse.migrations import migrate
 from penstock.warehouse.queries import sql_root
 from penstock.warehouse.session import Warehouse
@@ -163,6 +165,42 @@ def test_a_stone_is_mapped_and_a_change_of_availability_alone_is_written(diamond
     assert consolidate(diamonds)["written"] == 0
     put(diamonds, "s", diamond__availability="HOLD")
     assert consolidate(diamonds)["written"] == 1
+
+
+def leaving_open(client: Any) -> Any:
+    """A vendor whose certificates do not say where their stones come from."""
+    page = client.page
+
+    def unsaid(*asked: Any, **options: Any) -> Page:
+        found: Page = page(*asked, **options)
+        for item in found.items:
+            item["diamond"]["certificate"]["labgrown"] = None
+        return found
+
+    client.page = unsaid
+    return client
+
+
+@pytest.mark.parametrize(("feed", "is_lab_grown"), [("natural", False), ("labgrown", True)])
+def test_where_a_certificate_leaves_it_open_the_feed_says_whether_a_stone_was_grown(
+    diamonds: Diamonds, feed: str, is_lab_grown: bool
+) -> None:
+    replace(diamonds, feed=feed, wrap=leaving_open).run(run_type="full")
+    found = diamonds.fetch("select distinct lab_grown from diamonds where feed = %(f)s", f=f"nivoda-{feed}")
+    assert set(found) - {(None,)} == {(is_lab_grown,)}  # null: the old worker's own stone
+
+
+def test_lab_stones_that_were_taken_for_natural_ones_are_put_right_by_the_next_full_run(diamonds: Diamonds) -> None:
+    lab = replace(diamonds, feed="labgrown", wrap=leaving_open)
+    lab.run(run_type="full")
+    lab.fetch(
+        "update diamonds set lab_grown = false, row_hash = 'as it was' where feed = %(f)s returning 1", f=lab.stored
+    )
+    mending = sql_root() / "nivoda" / "migrations" / "0005_read_unsure_lab_stones_again.sql"
+    with lab.warehouse.connection() as connection:
+        connection.execute(mending.read_text(encoding="utf-8"))
+    lab.run(run_type="full")
+    assert lab.fetch("select distinct lab_grown from diamonds where feed = %(f)s", f=lab.stored) == [(True,)]
 
 
 @pytest.mark.parametrize(

@@ -508,7 +508,8 @@ mapped as (
         case when j.letter = 'FANCY' or j.fancy is not null then coalesce(j.fancy, 'FANCY') end as fancy_color,
         nullif(j.c ->> 'f_intensity', '') as fancy_intensity,
         nullif(j.c ->> 'f_overtone', '') as fancy_overtone,
-        coalesce((j.c -> 'labgrown') = 'true'::jsonb, %(is_labgrown)s) as lab_grown,
+        -- The vendor names every field that it is asked for, with null where it knows nothing: then the feed says it.
+        coalesce(nullif(j.c -> 'labgrown', 'null') = 'true'::jsonb, %(is_labgrown)s) as lab_grown,
         (j.c -> 'treated') = 'true'::jsonb as treated,
         case
             when j.stone_length / j.stone_width < 99 then round(j.stone_length / j.stone_width, 3)
