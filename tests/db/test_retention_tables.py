@@ -265,6 +265,29 @@ def test_a_partition_that_would_have_to_be_indexed_under_the_lock_is_moved_row_b
     assert counts(warehouse) == (36, 31)
 
 
+def test_a_partition_of_which_rows_went_into_the_default_one_before_goes_when_it_is_old_as_a_whole(
+    warehouse: Warehouse,
+) -> None:
+    """Every partition comes to this: it grows old row by row, then as a whole."""
+    partition(warehouse, "public.activity_log")
+    partition(warehouse, "public.archived_activity_log", is_empty=True)
+    fetch(warehouse, "create table archive_default partition of public.archived_activity_log default")
+    fill_activity(warehouse, AGES)
+    enforce(warehouse, ACTIVITY)
+    later = enforce(warehouse, Policy("activity_log", 45, 365), dag_run_id="weeks later")
+    assert (later["status"], later["rows_archived"], later["rows_left"]) == ("SUCCEEDED", 17, 0)
+    assert counts(warehouse) == (19, 7 + 11 + 13 + 17)
+
+
+def test_an_archive_that_has_partitions_of_its_own_takes_the_rows_one_by_one(warehouse: Warehouse) -> None:
+    partition(warehouse, "public.activity_log")
+    partition(warehouse, "public.archived_activity_log")
+    fill_activity(warehouse, AGES)
+    result = enforce(warehouse, ACTIVITY)
+    assert (result["status"], result["rows_archived"], result["rows_left"]) == ("SUCCEEDED", 36, 0)
+    assert counts(warehouse) == (36, 31)
+
+
 def test_a_partitioned_table_with_a_plain_archive_is_moved_row_by_row(warehouse: Warehouse) -> None:
     partition(warehouse, "public.activity_log")
     fill_activity(warehouse, AGES)

@@ -133,6 +133,13 @@ cross join lateral (
 where tree.isleaf
 order by b.parts[2]::timestamptz nulls last, c.relname;
 
+-- name: default_partition
+select n.nspname as schema_name, c.relname as table_name
+from pg_partitioned_table as p
+inner join pg_class as c on p.partdefid = c.oid
+inner join pg_namespace as n on c.relnamespace = n.oid
+where p.partrelid = to_regclass(%(relation)s);
+
 -- name: indexes
 -- What an index is made of, without its name, to compare two tables by.
 select

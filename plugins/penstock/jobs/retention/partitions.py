@@ -2,7 +2,7 @@
 
 Only where every old row may go: a table with a condition or with `legal_hold` is worked row by row. The parent is
 locked for the few milliseconds of a detach; when the lock is not to be had at once we stand back, because everybody
-else would queue up behind us.
+else would queue up behind us. What the database does not let leave whole goes row by row as well.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ SQL = queries.load("retention")
 LOCK_TIMEOUT = "50ms"
 MAX_TRIES = 40
 SECONDS_BETWEEN_TRIES = 0.25
+UNFIT = (psycopg.IntegrityError, psycopg.NotSupportedError, psycopg.ProgrammingError)
+"""How the database says that a partition cannot leave whole, as where the archive has a partition of that time."""
 PARTITIONED = "p"
 
 _COLUMN = """
@@ -112,6 +114,9 @@ class Retirement:
                 return True
             except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
                 log.info("%s is in use", self.step.table.name)
+            except UNFIT as refusal:
+                log.warning("%s cannot leave whole, its rows go one by one: %s", self.relation.full_name, refusal)
+                return False
         log.warning("%s was in use for too long: its rows go one by one", self.relation.full_name)
         return False
 
@@ -158,11 +163,13 @@ class Retirement:
         return {"archived_at": sql.SQL(f"archived_at {column_type} default now(){suffix}").format()}
 
     def _can_be_attached(self, connection: Connection, archive: str) -> bool:
-        """Whether the archive is split by the same time, and has no index that the partition would have to be given
-        under the lock."""
+        """Whether the archive is split by the same time, and nothing would have to be done under the lock: no index
+        built, no default partition searched for rows of our time."""
         described = connection.cursor(row_factory=dict_row)
         theirs = described.execute(SQL["relation"], {"relation": archive}).fetchone()
         if theirs is None or theirs["partition_key"] != f"RANGE ({self.step.table.time_column})":
+            return False
+        if _has_filled_default(connection, archive):
             return False
         wanted = _indexes(connection, archive)
         return wanted <= _indexes(connection, self.relation.full_name)
@@ -195,6 +202,14 @@ class Retirement:
 
 def _bound(text: str | None) -> sql.Composable:
     return sql.SQL("minvalue") if text in (None, "MINVALUE") else sql.Literal(text)
+
+
+def _has_filled_default(connection: Connection, table: str) -> bool:
+    row = connection.execute(SQL["default_partition"], {"relation": table}).fetchone()
+    if row is None:
+        return False
+    is_filled = sql.SQL("select exists(select 1 from {default})").format(default=sql.Identifier(*row))
+    return connection.execute(is_filled).fetchone() == (True,)
 
 
 def _indexes(connection: Connection, table: str) -> set[tuple[Any, ...]]:
