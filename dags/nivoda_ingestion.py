@@ -15,7 +15,8 @@ For each feed, one after the other:
 4. `consolidate` carries the raw rows into `diamonds`; only rows that changed are written, or whose markup is another
    than the configured one.
 5. `reconcile_vanished` marks stones as deleted that a complete full run did not see: missing in two of them, or not
-   for sale by a look-up. If too many are missing, it deletes nothing and sends an alert.
+   for sale by a look-up. While stones change, a run between the two has to have missed them as well: whatever changes
+   during a run leaves its list. If too many are missing, it deletes nothing and sends an alert.
 6. `move_watermark` notes up to when all changes are here, if nothing is owed and no listed stone was missed.
 7. `summarise` keeps the run's figures and a chart of its partitions, tells Slack, and is red when partitions failed.
 

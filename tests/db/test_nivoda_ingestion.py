@@ -403,6 +403,40 @@ def test_a_run_that_missed_stones_is_no_proof_that_they_are_gone(diamonds: Diamo
     assert blind.active_ids() == set(diamonds.truth(ids="1")["ids"])
 
 
+def full_run_of_a_changing_market(diamonds: Diamonds) -> dict[str, Any]:
+    """A full run between whose plan and first page a third of the stones change, and so leave its frozen list."""
+    planned = diamonds.plan(partitions=2, run_type="full")
+    switch(diamonds.sandbox, repriced=0.3)
+    post(diamonds.sandbox, "advance", seconds=3600)
+    switch(diamonds.sandbox, repriced=0)
+    diamonds.ingest(planned)
+    return diamonds.finish(str(planned.run_id))
+
+
+def test_stones_that_change_while_two_full_runs_read_are_not_deleted(diamonds: Diamonds) -> None:
+    blind = diamonds.with_settings(look_ups=0)
+    blind.run(partitions=2)
+    Vanishing(blind).take_away(0.02)
+    for _ in range(2):
+        assert full_run_of_a_changing_market(blind)["vanished"]["touched"] > 100
+    there = set(diamonds.truth(ids="1")["ids"])
+    assert there <= blind.active_ids()
+    blind.run(run_type="incremental")
+    assert full_run_of_a_changing_market(blind)["vanished"]["touched"] > 100
+    assert blind.active_ids() == there
+
+
+def test_a_run_with_another_filter_is_no_proof_that_stones_are_gone(diamonds: Diamonds) -> None:
+    blind = diamonds.with_settings(look_ups=0)
+    blind.run(partitions=2)
+    everything = blind.active_ids()
+    by_mistake = blind.with_settings(base_filter={"shapes": ["ROUND"]}, brake_minimum=10)
+    assert by_mistake.run(partitions=2, run_type="full")["vanished"]["braked"]
+    by_mistake.run(run_type="incremental")
+    full_run_of_a_changing_market(blind)
+    assert blind.active_ids() == everything
+
+
 def test_a_feed_that_suddenly_returns_half_its_stones_deletes_nothing(diamonds: Diamonds) -> None:
     careful = diamonds.with_settings(brake_minimum=50)
     careful.run(partitions=2)

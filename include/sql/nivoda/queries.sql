@@ -732,23 +732,42 @@ from diamonds as d
 left join penstock.stone_sightings as s on d.feed = s.feed and d.supplier_stone_id = s.supplier_stone_id
 where d.feed = %(feed)s and d.status = 'active';
 
--- name: last_proof
--- When the last full run of ours before this one began that read all there was. What the old worker's runs saw is not
--- known; where a partition is incomplete, or an item told no id, a stone that was not seen may have been there.
-select max(m.started_at) as started_at
-from run_metadata as m
-inner join penstock.nivoda_plans as p on m.run_id = p.run_id
-where
-    m.feed = %(feed)s and m.run_type = 'full' and m.completed_at is not null and m.expected_workers > 0
-    and p.is_whole and m.started_at < %(before)s
-    and not exists (
-        select from penstock.nivoda_partitions as g
-        where g.run_id = m.run_id and (g.status <> 'COMPLETED' or g.nameless > 0)
-    );
+-- name: proofs
+-- Full runs of ours before this one that asked the same and read all there was: when the last one began, and the last
+-- one after which another run has read all that it was to read. What the old worker's runs saw is not known; where a
+-- partition is incomplete, or an item told no id, a stone that was not seen may have been there.
+with own as (
+    select m.feed, m.started_at, p.settings -> 'base_filter' as base_filter
+    from run_metadata as m
+    inner join penstock.nivoda_plans as p on m.run_id = p.run_id
+    where m.run_id = %(run_id)s
+),
+
+readings as materialized (
+    select m.run_type, m.started_at
+    from own
+    inner join run_metadata as m on own.feed = m.feed and own.started_at > m.started_at
+    inner join penstock.nivoda_plans as p on m.run_id = p.run_id
+    where
+        m.completed_at is not null and p.is_whole and (m.run_type = 'incremental' or m.expected_workers > 0)
+        and p.settings -> 'base_filter' is not distinct from own.base_filter
+        and not exists (
+            select from penstock.nivoda_partitions as g
+            where g.run_id = m.run_id and (g.status <> 'COMPLETED' or g.nameless > 0)
+        )
+)
+
+select
+    max(r.started_at) as last_full,
+    max(r.started_at) filter (
+        where r.started_at < (select max(l.started_at) from readings as l)
+    ) as full_before_last_run
+from readings as r
+where r.run_type = 'full';
 
 -- name: delete_twice_missing
--- Not seen by this full run nor by the complete one before it. The raw row forgets its hash, so that a stone which
--- comes back unchanged is consolidated again.
+-- Not seen by this full run nor since the complete one that began at `before`. The raw row forgets its hash, so that a
+-- stone which comes back unchanged is consolidated again.
 with gone as (
     update diamonds as d
     set status = 'deleted', deleted_at = now(), availability = 'unavailable', updated_at = now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from contextlib import closing
 from typing import Any
 
@@ -67,7 +68,7 @@ def _reconcile(context: Ingestion, run: Run, client: Nivoda) -> dict[str, Any]:
         )
         return {**found, "braked": True, "allowed": allowed}
     finds_all = _finds_all(run, client)
-    before = context.one("last_proof", feed=run.feed, before=run.started_at)["started_at"]
+    before = _missing_since(context, run, is_moving=found["touched"] > 0)
     if before is not None and finds_all:
         with context.warehouse.transaction() as connection:
             gone = context.one("delete_twice_missing", connection, feed=run.feed, before=before)
@@ -79,6 +80,17 @@ def _touched(context: Ingestion, run: Run, client: Nivoda) -> int:
     """Stones that are listed and changed since the run began: they left its frozen list, so it did not see them."""
     base = nivoda.base_query(vendor_feed(run.feed), run.base_filter)
     return client.counts([nivoda.with_updated(base, run.updated_to, None)])[0]
+
+
+def _missing_since(context: Ingestion, run: Run, *, is_moving: bool) -> dt.datetime | None:
+    """Whoever was not seen since then is gone; None: nobody can say.
+
+    is_moving: stones that are listed have changed since the run began. One that also changed while the full run before
+    was reading was seen by neither, and is for sale: then a third run, between them, has to have missed it as well.
+    """
+    proofs = context.one("proofs", run_id=run.run_id)
+    since: dt.datetime | None = proofs["full_before_last_run" if is_moving else "last_full"]
+    return since
 
 
 def _finds_all(run: Run, client: Nivoda) -> bool:
