@@ -447,6 +447,26 @@ def test_a_feed_that_suddenly_returns_half_its_stones_deletes_nothing(diamonds: 
     assert list(Vanishing(careful).deleted()) == []
 
 
+def test_the_brake_holds_when_a_run_is_retried_after_many_stones_have_changed(diamonds: Diamonds) -> None:
+    careful = diamonds.with_settings(brake_minimum=20)
+    careful.run(partitions=4)
+    everything = careful.active_ids()
+    Vanishing(careful).take_away(0.3)
+    assert careful.run(partitions=4, run_type="full")["vanished"]["braked"]
+    planned = careful.plan(partitions=4, run_type="full")
+    careful.ingest(planned, only=lambda name: name != "partition-2")
+    assert careful.finish(str(planned.run_id))["status"] == "partial"
+    switch(careful.sandbox, repriced=0.5)
+    post(careful.sandbox, "advance", seconds=3600)
+    switch(careful.sandbox, repriced=0)
+    careful.run(run_type="incremental")
+    careful.run(partitions=4, run_type="full")
+    careful.ingest(careful.plan(retry_run_id=planned.run_id))
+    vanished = careful.finish(str(planned.run_id))["vanished"]
+    assert (vanished.get("braked"), vanished["deleted"]) == (True, 0)
+    assert careful.active_ids() == everything
+
+
 def test_the_view_shows_each_run_and_partition(diamonds: Diamonds) -> None:
     summary = diamonds.run(partitions=3)
     rows = diamonds.fetch(

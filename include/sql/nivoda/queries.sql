@@ -734,8 +734,9 @@ where d.feed = %(feed)s and d.status = 'active';
 
 -- name: proofs
 -- Full runs of ours before this one that asked the same and read all there was: when the last one began, and the last
--- one after which another run has read all that it was to read. What the old worker's runs saw is not known; where a
--- partition is incomplete, or an item told no id, a stone that was not seen may have been there.
+-- one after which another run has read all that it was to read. And whether a run has done so since this one began.
+-- What the old worker's runs saw is not known; where a partition is incomplete, or an item told no id, a stone that was
+-- not seen may have been there.
 with own as (
     select m.feed, m.started_at, p.settings -> 'base_filter' as base_filter
     from run_metadata as m
@@ -744,9 +745,10 @@ with own as (
 ),
 
 readings as materialized (
-    select m.run_type, m.started_at
+    select
+        m.run_type, m.started_at, m.started_at < own.started_at as is_before, m.started_at > own.started_at as is_later
     from own
-    inner join run_metadata as m on own.feed = m.feed and own.started_at > m.started_at
+    inner join run_metadata as m on own.feed = m.feed
     inner join penstock.nivoda_plans as p on m.run_id = p.run_id
     where
         m.completed_at is not null and p.is_whole and (m.run_type = 'incremental' or m.expected_workers > 0)
@@ -758,12 +760,13 @@ readings as materialized (
 )
 
 select
-    max(r.started_at) as last_full,
+    max(r.started_at) filter (where r.is_before and r.run_type = 'full') as last_full,
     max(r.started_at) filter (
-        where r.started_at < (select max(l.started_at) from readings as l)
-    ) as full_before_last_run
-from readings as r
-where r.run_type = 'full';
+        where r.run_type = 'full'
+        and r.started_at < (select max(l.started_at) from readings as l where l.is_before)
+    ) as full_before_last_run,
+    coalesce(bool_or(r.is_later), false) as is_read_since
+from readings as r;
 
 -- name: delete_twice_missing
 -- Not seen by this full run nor since the complete one that began at `before`. The raw row forgets its hash, so that a

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
@@ -60,7 +61,9 @@ def _reconcile(context: Ingestion, run: Run, client: Nivoda) -> dict[str, Any]:
     found: dict[str, Any] = {"active": active, "candidates": candidates, "deleted": 0, "looked_up": 0}
     if not candidates:
         return found
-    found["touched"] = _touched(context, run, client)
+    proofs = context.one("proofs", run_id=run.run_id)
+    # Of a run that is retried or cleared later: whatever changed since, another run has seen.
+    found["touched"] = 0 if proofs["is_read_since"] else _touched(run, client)
     allowed = max(context.settings.brake_minimum, int(context.settings.brake_share * active))
     if candidates - found["touched"] > allowed:
         log.error(
@@ -68,7 +71,7 @@ def _reconcile(context: Ingestion, run: Run, client: Nivoda) -> dict[str, Any]:
         )
         return {**found, "braked": True, "allowed": allowed}
     finds_all = _finds_all(run, client)
-    before = _missing_since(context, run, is_moving=found["touched"] > 0)
+    before = _missing_since(proofs, is_moving=found["touched"] > 0)
     if before is not None and finds_all:
         with context.warehouse.transaction() as connection:
             gone = context.one("delete_twice_missing", connection, feed=run.feed, before=before)
@@ -76,19 +79,18 @@ def _reconcile(context: Ingestion, run: Run, client: Nivoda) -> dict[str, Any]:
     return _look_up(context, run, client, found, are_seen=not finds_all)
 
 
-def _touched(context: Ingestion, run: Run, client: Nivoda) -> int:
+def _touched(run: Run, client: Nivoda) -> int:
     """Stones that are listed and changed since the run began: they left its frozen list, so it did not see them."""
     base = nivoda.base_query(vendor_feed(run.feed), run.base_filter)
     return client.counts([nivoda.with_updated(base, run.updated_to, None)])[0]
 
 
-def _missing_since(context: Ingestion, run: Run, *, is_moving: bool) -> dt.datetime | None:
+def _missing_since(proofs: Mapping[str, Any], *, is_moving: bool) -> dt.datetime | None:
     """Whoever was not seen since then is gone; None: nobody can say.
 
     is_moving: stones that are listed have changed since the run began. One that also changed while the full run before
     was reading was seen by neither, and is for sale: then a third run, between them, has to have missed it as well.
     """
-    proofs = context.one("proofs", run_id=run.run_id)
     since: dt.datetime | None = proofs["full_before_last_run" if is_moving else "last_full"]
     return since
 
