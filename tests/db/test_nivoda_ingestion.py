@@ -403,6 +403,18 @@ def test_a_run_that_missed_stones_is_no_proof_that_they_are_gone(diamonds: Diamo
     assert blind.active_ids() == set(diamonds.truth(ids="1")["ids"])
 
 
+def test_a_feed_that_suddenly_returns_nothing_is_told_of_like_one_that_returns_half(diamonds: Diamonds) -> None:
+    careful = diamonds.with_settings(brake_minimum=50)
+    assert careful.run(run_type="full")["vanished"].get("braked") is None
+    everything = careful.active_ids()
+    Vanishing(careful).take_away(1.0)
+    summary = careful.run(run_type="full")
+    assert summary["partitions"] == 0
+    assert summary["vanished"] == {"braked": True, "active": 500, "candidates": 500, "allowed": 50, "deleted": 0}
+    assert "BRAKE: 500 of 500 stones are missing" in jobs.text_of(summary)
+    assert careful.active_ids() == everything
+
+
 def full_run_of_a_changing_market(diamonds: Diamonds) -> dict[str, Any]:
     """A full run between whose plan and first page a third of the stones change, and so leave its frozen list."""
     planned = diamonds.plan(partitions=2, run_type="full")

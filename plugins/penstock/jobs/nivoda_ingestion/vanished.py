@@ -17,6 +17,7 @@ from penstock.sources import nivoda
 from penstock.sources.fields import find
 
 AVAILABLE = "AVAILABLE"
+NO_STONES = "the run found no stones at all"
 COVERAGE_TRIES = 3
 LOOK_UP_STONES = 500
 """Stones of one round of look-ups, so that what is known is kept when the next one fails."""
@@ -30,7 +31,8 @@ def reconcile_vanished(context: Ingestion, run_id: str) -> dict[str, Any]:
     run = load_run(context, run_id)
     reason = _why_not(context, run)
     if reason:
-        return _noted(context, run, {"skipped": reason}, requests=0)
+        emptied = _emptied(context, run) if reason == NO_STONES else None
+        return _noted(context, run, emptied or {"skipped": reason}, requests=0)
     with closing(context.open_client()) as client:
         found = _reconcile(context, run, client)
         return _noted(context, run, found, client.requests)
@@ -44,7 +46,7 @@ def _why_not(context: Ingestion, run: Run) -> str | None:
         return "the run read a price range only"
     partitions = context.rows("partitions_of", run_id=run.run_id)
     if not partitions:
-        return "the run found no stones at all"
+        return NO_STONES
     if any(row["status"] != "COMPLETED" for row in partitions):
         return "some partitions failed or are incomplete"
     if any(row["nameless"] for row in partitions):
@@ -64,12 +66,8 @@ def _reconcile(context: Ingestion, run: Run, client: Nivoda) -> dict[str, Any]:
     proofs = context.one("proofs", run_id=run.run_id)
     # Of a run that is retried or cleared later: whatever changed since, another run has seen.
     found["touched"] = 0 if proofs["is_read_since"] else _touched(run, client)
-    allowed = max(context.settings.brake_minimum, int(context.settings.brake_share * active))
-    if candidates - found["touched"] > allowed:
-        log.error(
-            "%s: %d of %d stones are missing, %d may be: nothing is deleted", run.feed, candidates, active, allowed
-        )
-        return {**found, "braked": True, "allowed": allowed}
+    if candidates - found["touched"] > _allowed(context, active):
+        return _braked(context, run, found)
     finds_all = _finds_all(run, client)
     before = _missing_since(proofs, is_moving=found["touched"] > 0)
     if before is not None and finds_all:
@@ -77,6 +75,31 @@ def _reconcile(context: Ingestion, run: Run, client: Nivoda) -> dict[str, Any]:
             gone = context.one("delete_twice_missing", connection, feed=run.feed, before=before)
         found["deleted"] = gone["deleted"]
     return _look_up(context, run, client, found, are_seen=not finds_all)
+
+
+def _emptied(context: Ingestion, run: Run) -> dict[str, Any] | None:
+    """What the brake says of a feed of which nothing is listed any more; None when it never had many stones."""
+    counts = context.one("vanished_counts", feed=run.feed, started_at=run.started_at)
+    if counts["candidates"] <= _allowed(context, counts["active"]):
+        return None
+    return _braked(context, run, {**counts, "deleted": 0})
+
+
+def _allowed(context: Ingestion, active: int) -> int:
+    """How many of the active stones may be missing."""
+    return max(context.settings.brake_minimum, int(context.settings.brake_share * active))
+
+
+def _braked(context: Ingestion, run: Run, found: dict[str, Any]) -> dict[str, Any]:
+    allowed = _allowed(context, found["active"])
+    log.error(
+        "%s: %d of %d stones are missing, %d may be: nothing is deleted",
+        run.feed,
+        found["candidates"],
+        found["active"],
+        allowed,
+    )
+    return {**found, "braked": True, "allowed": allowed}
 
 
 def _touched(run: Run, client: Nivoda) -> int:
