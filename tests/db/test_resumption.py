@@ -14,8 +14,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from penstock.clients.meta_ads import ReportState, ReportStatus
+from penstock.core.errors import VendorUnavailable, error
 from penstock.jobs import platform_etl
 from penstock.jobs.platform_etl import VendorClient, remote_report, slices
+from penstock.jobs.platform_etl.context import begin_stage
 from penstock.sources.stream import Request
 from penstock.warehouse.session import Warehouse
 from tests.pipeline import Pipeline
@@ -360,3 +362,58 @@ def test_a_backfill_that_is_cleared_days_later_drops_what_the_vendor_has_withdra
         )
     assert pipeline.work(lane).status == "SUCCEEDED"
     assert pipeline.fetch("select count(*) from staging_ingest.meta_ads_insights") == everything
+
+
+WEEK = {"streams": ["insights_account"], "job_type": "BACKFILL", "window_start": dt.date(2026, 11, 9)}
+
+
+def insights_asked_for(sandbox: Sandbox) -> int:
+    return sandbox.answered("meta", "insights")
+
+
+def age_slices(pipeline: Pipeline) -> None:
+    pipeline.fetch("update penstock.slices set updated_at = now() - interval '1 hour' returning 1")
+
+
+def test_a_run_whose_transform_lost_its_worker_is_loaded_without_asking_the_vendor_again(
+    pipeline: Pipeline, sandbox: Sandbox
+) -> None:
+    """A transform of two years takes longer than the lease; the sweep that takes its run over begins with `extract`."""
+    pipeline.register(pipeline.accounts("META")[:1])
+    lane = pipeline.claim("meta_ads", pipeline.enqueue("meta_ads", **WEEK))[0]
+    platform_etl.extract(pipeline.context(lane))
+    asked = insights_asked_for(sandbox)
+    begin_stage(pipeline.context(lane), is_first=False)
+    age_slices(pipeline)
+    pipeline.fetch("update core_warehouse.etl_runs set leased_until = now() - interval '1 second' returning 1")
+    taken = platform_etl.claim(
+        pipeline.warehouse, source=None, dag_id="queue", dag_run_id="sweep", limit=5, run_ids=None
+    )
+    assert [pipeline.work(each).status for each in taken] == ["SUCCEEDED"]
+    assert insights_asked_for(sandbox) == asked > 0
+    assert pipeline.fetch("select count(*) from core_warehouse.fct_meta_daily where level = 'ACCOUNT'") == [(10,)]
+
+
+def test_a_run_that_has_been_read_waits_for_its_transform_as_long_as_for_its_first_stage(pipeline: Pipeline) -> None:
+    pipeline.register(pipeline.accounts("META")[:1])
+    lane = pipeline.claim("meta_ads", pipeline.enqueue("meta_ads", **WEEK))[0]
+    platform_etl.extract(pipeline.context(lane))
+    waits = "select leased_until > now() + interval '25 minutes' from core_warehouse.etl_runs"
+    assert pipeline.fetch(waits) == [(True,)], "the pool may be full of others' transforms"
+
+
+def test_a_run_that_succeeded_and_is_cleared_is_read_again_though_the_first_try_finds_the_vendor_down(
+    pipeline: Pipeline, sandbox: Sandbox
+) -> None:
+    pipeline.register(pipeline.accounts("META")[:1])
+    lane = pipeline.claim("meta_ads", pipeline.enqueue("meta_ads", **WEEK))[0]
+    assert pipeline.work(lane).status == "SUCCEEDED"
+    asked = insights_asked_for(sandbox)
+
+    def fail(request: Request, answer: Any) -> Any:
+        raise error("META_TRANSIENT", "down")
+
+    with pytest.raises(VendorUnavailable):
+        platform_etl.extract(pipeline.context(lane, is_last_try=False, **altered(pipeline, fail)))
+    assert pipeline.work(lane).status == "SUCCEEDED"
+    assert insights_asked_for(sandbox) == 2 * asked

@@ -269,7 +269,10 @@ where
     )
 returning
     lease_epoch, shop_id, platform, job_type, connection_id::text as connection_id, window_start, window_end,
-    streams, is_dry_run, created_at, started_at, warnings;
+    streams, is_dry_run, created_at, started_at, warnings,
+    -- as this statement found the row
+    (select before.status from core_warehouse.etl_runs as before where before.id = %(run_id)s) = 'SUCCEEDED'
+        as had_succeeded;
 
 -- name: run_status
 select

@@ -15,7 +15,8 @@ LEASE = dt.timedelta(minutes=5)
 """Far longer than a healthy worker is silent: it renews every `HEARTBEAT`, and no HTTP call lasts over a minute."""
 
 CLAIM_LEASE = dt.timedelta(minutes=30)
-"""From the claim to the first stage: lanes wait for a slot in a pool while nobody renews."""
+"""From the claim to the first stage, and from what was read to its load: lanes wait for a slot in a pool while nobody
+renews."""
 
 HEARTBEAT = dt.timedelta(seconds=15)
 

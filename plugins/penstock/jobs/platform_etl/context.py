@@ -110,7 +110,7 @@ class RunContext:
 
 @dataclass(frozen=True, slots=True)
 class HeldRun:
-    """A run that this stage holds, as its row says."""
+    """A run that this stage holds, as its row says. `had_succeeded`: a person cleared it after it had ended well."""
 
     lease: Lease
     connection_id: str
@@ -124,6 +124,7 @@ class HeldRun:
     created_at: dt.datetime
     started_at: dt.datetime
     warnings: tuple[Mapping[str, Any], ...]
+    had_succeeded: bool
 
     @property
     def key(self) -> dict[str, Any]:
@@ -164,6 +165,7 @@ def begin_stage(context: RunContext, *, is_first: bool) -> HeldRun:
         created_at=row["created_at"],
         started_at=row["started_at"] or row["created_at"],
         warnings=tuple(row["warnings"]),
+        had_succeeded=row["had_succeeded"],
     )
 
 

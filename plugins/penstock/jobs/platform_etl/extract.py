@@ -19,7 +19,6 @@ from penstock.core.errors import (
     RateLimited,
     error,
 )
-from penstock.core.lease import LEASE
 from penstock.jobs.accounts import load_account
 from penstock.jobs.platform_etl.context import (
     SQL,
@@ -51,7 +50,7 @@ def extract(context: RunContext) -> dict[str, Any]:
     that), the run's own error when nothing could be read or nobody may go on, and a retryable error while the task has
     tries left.
     """
-    held = begin_stage(context, is_first=True)
+    held = _begin(context)
     client: VendorClient | None = None
     calls = CallCounter()
     try:
@@ -85,6 +84,26 @@ def extract(context: RunContext) -> dict[str, Any]:
     finally:
         if client is not None:
             client.close()
+
+
+def _begin(context: RunContext) -> HeldRun:
+    """Takes the run. One that had succeeded whole was cleared by a person, who wants it read again: it forgets its
+    slices in the same moment. Any other keeps what it has read, however long ago and whoever takes it over."""
+    with context.warehouse.transaction() as conn:
+        held = begin_stage(context, is_first=True)
+        if held.had_succeeded and not _is_open(_slices(conn, held)):
+            conn.execute(SQL["begin_anew"], held.key)
+            conn.execute(SQL["remove_slices"], held.key)
+    return held
+
+
+def _slices(conn: psycopg.Connection[Any], held: HeldRun) -> list[dict[str, Any]]:
+    return conn.cursor(row_factory=dict_row).execute(SQL["slices"], held.key).fetchall()
+
+
+def _is_open(rows: list[dict[str, Any]]) -> bool:
+    """Whether some of these slices are still to be read."""
+    return any(row["status"] in ("PENDING", "FAILED") for row in rows)
 
 
 def _waits_too_long(context: RunContext, held: HeldRun) -> bool:
@@ -174,25 +193,14 @@ def _prepare_slices(context: RunContext, held: HeldRun, account: Account) -> Non
     """Plans the run the first time; later tries find its slices and open the failed ones again."""
     with context.warehouse.transaction() as conn:
         require_lease(conn.execute(SQL["lock_lease"], held.key).fetchone(), held)
-        cursor = conn.cursor(row_factory=dict_row)
-        known = cursor.execute(SQL["slices"], held.key).fetchall()
-        if any(row["status"] in ("PENDING", "FAILED") for row in known):
+        known = _slices(conn, held)
+        if _is_open(known):
             conn.execute(SQL["reopen_slices"], held.key)
-            return
-        if known and not _is_repeat(known):
-            return
         if known:
-            conn.execute(SQL["begin_anew"], held.key)
-        conn.execute(SQL["remove_slices"], held.key)
+            return
+        cursor = conn.cursor(row_factory=dict_row)
         planned = _plan(cursor, context, held, account)
         _insert_slices(cursor, held, planned)
-
-
-def _is_repeat(known: list[dict[str, Any]]) -> bool:
-    """All slices are done, yet extract starts: either its task died before it could say so, which is minutes ago at
-    most, or a person cleared a run that had succeeded and wants it read again."""
-    last = max(row["updated_at"] for row in known)
-    return bool(dt.datetime.now(dt.UTC) - last > LEASE * 2)
 
 
 def _plan(cursor: psycopg.Cursor[dict[str, Any]], context: RunContext, held: HeldRun, account: Account) -> Plan:
@@ -252,7 +260,7 @@ def slice_row(held: HeldRun, each: Slice, parent_slice_no: int | None) -> dict[s
 def _dry_run(context: RunContext, held: HeldRun, client: VendorClient) -> dict[str, Any]:
     """What the run would read; nothing is asked of the vendor beyond the account itself, nothing is written."""
     with context.warehouse.connection() as conn:
-        rows = conn.cursor(row_factory=dict_row).execute(SQL["slices"], held.key).fetchall()
+        rows = _slices(conn, held)
     for row in rows:
         log.info(
             "would read %s %s [%s, %s)", row["stream"], row["params"] or "", row["window_start"], row["window_end"]

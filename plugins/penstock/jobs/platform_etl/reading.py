@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import datetime as dt
 import logging
 import threading
 from collections import Counter
@@ -21,7 +22,7 @@ from penstock.core.errors import (
     RateLimited,
     RetryableError,
 )
-from penstock.core.lease import HEARTBEAT, LEASE
+from penstock.core.lease import CLAIM_LEASE, HEARTBEAT, LEASE
 from penstock.jobs.platform_etl.context import (
     SERVICE,
     SQL,
@@ -103,7 +104,7 @@ class Reading:
         if failed:
             self._settle(failed)
         rows = self._slices()
-        self._renew()
+        self._renew(CLAIM_LEASE)
         log.info("read %s rows in %s requests", sum(row["rows_read"] for row in rows), self._client.requests)
         return {
             "run_id": self._held.lease.row_id,
@@ -198,7 +199,7 @@ class Reading:
         if not any(row["status"] == "DONE" for row in self._slices()):
             raise next(iter(failed.values()))
 
-    def _renew(self) -> None:
-        parameters = self._held.key | {"lease": LEASE, "api_calls": self._calls.take()}
+    def _renew(self, lease: dt.timedelta = LEASE) -> None:
+        parameters = self._held.key | {"lease": lease, "api_calls": self._calls.take()}
         with self._context.warehouse.connection() as conn:
             require_lease(conn.execute(SQL["renew_lease"], parameters).fetchone(), self._held)
