@@ -224,6 +224,59 @@ def test_a_historical_window_beyond_the_cursor_does_not_carry_it_over_days_that_
     assert pipeline.fetch("select cursor_at > '2026-11-16' from penstock.stream_cursors") == [(True,)]
 
 
+STOPPED = dt.date(2026, 8, 20)
+CHOSEN = {"job_type": "HISTORICAL", "window_start": dt.date(2026, 11, 16), "window_end": dt.date(2026, 11, 19)}
+ACCOUNT_DAYS = "select min(date), count(*) from core_warehouse.fct_meta_daily where level = 'ACCOUNT'"
+
+
+def leave_old_cursor(pipeline: Pipeline, shop_id: str) -> None:
+    execute(
+        pipeline.warehouse,
+        "insert into core_warehouse.sync_cursors (shop_id, platform, cursor_value) values (%(shop)s, 'META', %(day)s)",
+        shop=shop_id,
+        day=STOPPED.isoformat(),
+    )
+
+
+@pytest.mark.parametrize("first", [CHOSEN, {"streams": ["campaigns"]}], ids=["chosen days", "some streams"])
+def test_a_first_run_of_less_than_was_due_loses_no_day_since_the_old_worker_stopped(
+    pipeline: Pipeline, first: dict[str, Any]
+) -> None:
+    accounts = pipeline.accounts("META")[:1]
+    pipeline.register(accounts)
+    leave_old_cursor(pipeline, accounts[0]["shop_id"])
+    assert pipeline.sync("meta_ads", **first)[0].status == "SUCCEEDED"
+    left = "select cursor_value from core_warehouse.sync_cursors"
+    assert pipeline.fetch(left) == [(STOPPED.isoformat(),)], "an old worker that returns goes on there"
+    assert pipeline.sync("meta_ads")[0].status == "SUCCEEDED"
+    ((first_day, days),) = pipeline.fetch(ACCOUNT_DAYS)
+    assert first_day <= STOPPED
+    assert days > 80
+    assert pipeline.fetch(left) == [("2026-11-17",)]
+
+
+def test_an_account_whose_first_run_reads_chosen_days_still_gets_its_first_month(pipeline: Pipeline) -> None:
+    pipeline.register(pipeline.accounts("META")[:1])
+    for wish in (CHOSEN, {}):
+        assert pipeline.sync("meta_ads", streams=["insights_account"], **wish)[0].status == "SUCCEEDED"
+    assert pipeline.fetch(ACCOUNT_DAYS) == [(dt.date(2026, 10, 20), 30)]
+
+
+def test_the_run_of_one_account_is_no_old_cursor_to_the_shops_other_account(
+    pipeline: Pipeline, sandbox: Sandbox
+) -> None:
+    """The first one's token lacks a permission: its run is PARTIAL once, and its cursors have moved all the same."""
+    accounts = [account | {"shop_id": "aurora"} for account in pipeline.accounts("META")[:2]]
+    pipeline.register(accounts)
+    sandbox.faults({"vendor": "meta", "path": "/adsets$", "action": "status", "params": {"status": 403}})
+    assert [run.status for run in pipeline.sync("meta_ads", accounts=[accounts[0]["account_id"]])] == ["PARTIAL"]
+    sandbox.faults()
+    other = accounts[1]["account_id"]
+    assert [run.status for run in pipeline.sync("meta_ads", accounts=[other])] == ["SUCCEEDED"]
+    days = "select count(distinct date) from core_warehouse.fct_meta_daily join platform_connections c "
+    assert pipeline.fetch(days + "on c.id = connection_id where account_id = %(other)s", other=other) == [(30,)]
+
+
 def first_days(pipeline: Pipeline) -> dict[str, dt.date]:
     rows = pipeline.fetch(
         "select s.stream, min((s.window_start at time zone c.time_zone)::date) from penstock.slices s "

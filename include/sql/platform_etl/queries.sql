@@ -397,9 +397,9 @@ where shop_id = %(shop_id)s and (currency is null or timezone is null);
 select stream, cursor_at from penstock.stream_cursors where connection_id = %(connection_id)s;
 
 -- name: old_cursor
--- What the old worker left: one cursor per shop and platform, a day or a time stamp. Once a run of ours has
--- succeeded the row is only a mirror, and says nothing of an account that came later. Dry runs and backfills do not
--- count: they move no cursor, and write no mirror.
+-- What the old worker left: one cursor per shop and platform, a day or a time stamp. Once a run of ours has read
+-- everything that was due the row is only a mirror, and says nothing of an account that came later. Other runs do not
+-- count: dry runs, backfills, those of chosen days or streams. They write no mirror.
 select c.cursor_value
 from core_warehouse.sync_cursors as c
 where
@@ -410,20 +410,19 @@ where
         where
             r.shop_id = c.shop_id and r.platform = c.platform and r.connection_id is not null
             and r.status = 'SUCCEEDED' and r.job_type <> 'BACKFILL' and not r.is_dry_run
+            and r.window_start is null and r.streams is null
     );
 
 -- name: move_cursor
--- reads_from: of a window that somebody chose; the cursor is not carried over days that nobody has read, or read late.
 insert into penstock.stream_cursors as c (connection_id, stream, cursor_at, run_id)
 values (%(connection_id)s, %(stream)s, %(cursor_at)s, %(run_id)s)
 on conflict (connection_id, stream) do update
 set cursor_at = excluded.cursor_at, run_id = excluded.run_id, updated_at = now()
-where
-    c.cursor_at < excluded.cursor_at
-    and c.cursor_at >= coalesce(%(reads_from)s::timestamptz, '-infinity');
+where c.cursor_at < excluded.cursor_at;
 
 -- name: mirror_cursor
--- The old worker's cursor, kept up for readers of the old table: the last complete day.
+-- The old worker's cursor, kept up for readers of the old table and for its return: the last complete day of a run
+-- that read everything.
 insert into core_warehouse.sync_cursors as c (shop_id, platform, cursor_value, last_success_at, updated_at)
 values (%(shop_id)s, %(platform)s, %(cursor_value)s, now(), now())
 on conflict (shop_id, platform) do update

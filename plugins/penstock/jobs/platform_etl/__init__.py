@@ -2,8 +2,9 @@
 
 enqueue_scheduled, enqueue_due, claim    runs.py       who reads which account, once
 extract                                  extract.py    slices -> pages -> staging, resumable at the last saved page
-                                         (planning.py cuts the slices, reading.py reads several, slices.py each,
-                                         read_ahead.py fetches, remote_report.py waits for a vendor's report)
+                                         (cursors.py says where streams stand, planning.py cuts the slices, reading.py
+                                         reads several, slices.py each, read_ahead.py fetches, remote_report.py waits
+                                         for a vendor's report)
 transform                                transform.py  staging -> core, cursor and SUCCEEDED in one transaction
 finish                                   runs.py       closes what is left, says what happened
 """

@@ -12,7 +12,6 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from penstock.core import windows
 from penstock.core.errors import (
     PenstockError,
     QuotaExhausted,
@@ -31,9 +30,10 @@ from penstock.jobs.platform_etl.context import (
     give_up_or_retry,
     require_lease,
 )
+from penstock.jobs.platform_etl.cursors import cursors_of
 from penstock.jobs.platform_etl.planning import Plan, Wish, plan
 from penstock.jobs.platform_etl.reading import CallCounter, Reading
-from penstock.sources.stream import Account, Profile, Slice, Source
+from penstock.sources.stream import Account, Profile, Slice
 from penstock.warehouse import failures
 
 log = logging.getLogger(__name__)
@@ -198,50 +198,24 @@ def _prepare_slices(context: RunContext, held: HeldRun, account: Account) -> Non
             conn.execute(SQL["reopen_slices"], held.key)
         if known:
             return
-        cursor = conn.cursor(row_factory=dict_row)
-        planned = _plan(cursor, context, held, account)
-        _insert_slices(cursor, held, planned)
+        _insert_slices(conn, held, _plan(conn, context, held, account))
 
 
-def _plan(cursor: psycopg.Cursor[dict[str, Any]], context: RunContext, held: HeldRun, account: Account) -> Plan:
-    cursors = {
-        row["stream"]: row["cursor_at"]
-        for row in cursor.execute(SQL["stream_cursors"], {"connection_id": held.connection_id})
-    }
-    if not cursors:
-        cursors = _cursors_of_old_worker(cursor, context.source, account, held)
+def _plan(conn: psycopg.Connection[Any], context: RunContext, held: HeldRun, account: Account) -> Plan:
     wish = Wish(
         job_type=held.job_type,
         window_start=held.window_start,
         window_end=held.window_end,
         streams=held.streams,
-        cursors=cursors,
+        cursors=cursors_of(conn, context.source, account, held),
     )
     return plan(context.source, account, wish, context.now())
 
 
-def _cursors_of_old_worker(
-    cursor: psycopg.Cursor[dict[str, Any]], source: Source, account: Account, held: HeldRun
-) -> dict[str, dt.datetime]:
-    """The old worker's one cursor per shop and platform stands for every stream until ours exist.
-
-    It wrote the wall clock of its last success, so the day it names is not complete: we start with that day.
-    """
-    row = cursor.execute(SQL["old_cursor"], {"shop_id": held.shop_id, "platform": held.platform}).fetchone()
-    if row is None:
-        return {}
-    try:
-        day = dt.date.fromisoformat(row["cursor_value"][:10])
-    except ValueError:
-        log.warning("sync_cursors.cursor_value %r is no day; reading the default window", row["cursor_value"])
-        return {}
-    return {stream.name: windows.midnight(day, account.zone) for stream in source.streams}
-
-
-def _insert_slices(cursor: psycopg.Cursor[dict[str, Any]], held: HeldRun, planned: Plan) -> None:
+def _insert_slices(conn: psycopg.Connection[Any], held: HeldRun, planned: Plan) -> None:
     for warning in planned.warnings:
         log.warning("%s", warning)
-    cursor.executemany(SQL["add_slice"], [slice_row(held, each, None) for each in planned.slices])
+    conn.cursor().executemany(SQL["add_slice"], [slice_row(held, each, None) for each in planned.slices])
 
 
 def slice_row(held: HeldRun, each: Slice, parent_slice_no: int | None) -> dict[str, Any]:

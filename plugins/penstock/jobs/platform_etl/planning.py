@@ -74,6 +74,20 @@ def cursor_after(stream: Stream, account: Account, slices: Sequence[Slice], now:
     return min(max(ends), windows.midnight(account.today(now), account.zone))
 
 
+def carries_on(
+    stream: Stream, account: Account, slices: Sequence[Slice], cursor_at: dt.datetime | None, now: dt.datetime
+) -> bool:
+    """Whether a window that somebody chose has read all that was due from the cursor on, the Sunday's late look at old
+    days included: a cursor is not carried over days that nobody has read, or read late. Where there is none, the
+    account's first run is still to come, and reads a month."""
+    starts = [each.start for each in slices if each.start is not None]
+    if not starts or stream.is_as_of:
+        return True
+    if cursor_at is None:
+        return min(starts) <= windows.midnight(account.today(now) - dt.timedelta(windows.FIRST_RUN_DAYS), account.zone)
+    return min(starts) + dt.timedelta(days=windows.FIRST_OF_SUNDAY_DAYS) <= cursor_at
+
+
 def _streams(source: Source, wish: Wish) -> list[Stream]:
     if wish.streams is not None:
         return [source.stream(name) for name in wish.streams]

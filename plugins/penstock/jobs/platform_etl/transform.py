@@ -31,7 +31,8 @@ from penstock.jobs.platform_etl.context import (
     mark_account_failed,
     require_lease,
 )
-from penstock.jobs.platform_etl.planning import cursor_after
+from penstock.jobs.platform_etl.cursors import cursors_of
+from penstock.jobs.platform_etl.planning import carries_on, cursor_after
 from penstock.sources.stream import Account, Kind, Slice, Source, Stream
 from penstock.warehouse import failures, queries, statements
 
@@ -167,6 +168,11 @@ class _Load:
         since, neither that it is complete nor that an older one was read at a later age."""
         return min(self._held.started_at, self._context.now())
 
+    @property
+    def _is_whole(self) -> bool:
+        """Whether the run was to read everything that was due."""
+        return self._held.streams is None and self._held.window_start is None
+
     def run(self) -> dict[str, Any]:
         require_lease(self._conn.execute(SQL["lock_lease"], self._held.key).fetchone(), self._held)
         # A server looks for its client between statements only: a killed worker's statement would keep the run locked.
@@ -187,6 +193,8 @@ class _Load:
         differences = self._compare_totals()
         if not failures.passing and self._held.job_type != "BACKFILL":
             self._move_cursors([row for row in rows if row["stream"] not in failures.forbidden])
+            if self._is_whole and not failures.worth_an_alert:
+                self._mirror_cursor()
         self._learn_page_sizes(rows)
         self._conn.execute(SQL["forget_old_keys"], self._run)
         status = self._end(rows, failures)
@@ -281,30 +289,19 @@ class _Load:
         by_stream: dict[str, list[Slice]] = defaultdict(list)
         for row in rows:
             by_stream[row["stream"]].append(_as_slice(row))
-        moved: list[dt.datetime] = []
+        cursors = cursors_of(self._conn, self._source, self._account, self._held)
         for name, slices in by_stream.items():
-            cursor_at = cursor_after(self._source.stream(name), self._account, slices, self._read_at)
-            moved.append(cursor_at)
-            place = {"stream": name, "cursor_at": cursor_at, "reads_from": self._reads_from(name, slices)}
+            stream = self._source.stream(name)
+            is_chosen = self._held.window_start is not None
+            if is_chosen and not carries_on(stream, self._account, slices, cursors.get(name), self._read_at):
+                continue
+            place = {"stream": name, "cursor_at": cursor_after(stream, self._account, slices, self._read_at)}
             self._conn.execute(SQL["move_cursor"], self._run | place)
-        if moved and self._held.window_start is None:
-            last_complete = self._account.today(self._read_at) - dt.timedelta(days=1)
-            self._conn.execute(
-                SQL["mirror_cursor"],
-                {
-                    "shop_id": self._held.shop_id,
-                    "platform": self._held.platform,
-                    "cursor_value": last_complete.isoformat(),
-                },
-            )
 
-    def _reads_from(self, stream: str, slices: Sequence[Slice]) -> dt.datetime | None:
-        """The first cursor that a chosen window may carry on: what was due from there it has read, the Sunday's late
-        look at old days included. None for a window that the cursor chose, or where there is none."""
-        if self._held.window_start is None or self._source.stream(stream).is_as_of:
-            return None
-        starts = [each.start for each in slices if each.start is not None]
-        return min(starts) + dt.timedelta(days=windows.FIRST_OF_SUNDAY_DAYS) if starts else None
+    def _mirror_cursor(self) -> None:
+        last_complete = self._account.today(self._read_at) - dt.timedelta(days=1)
+        parameters = {"shop_id": self._held.shop_id, "platform": self._held.platform}
+        self._conn.execute(SQL["mirror_cursor"], parameters | {"cursor_value": last_complete.isoformat()})
 
     def _learn_page_sizes(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """The account's next run starts with the page size that this one had to come down to."""
@@ -337,9 +334,8 @@ class _Load:
         if cause:
             mark_account_failed(self._context.rng, self._conn, self._held.connection_id, cause.code, state)
         else:
-            is_whole = self._held.streams is None and self._held.window_start is None
             parameters = self._run | {
-                "is_whole": is_whole,
+                "is_whole": self._is_whole,
                 "state": state,
                 "code": failures.code,
                 "read_at": self._read_at,
