@@ -364,6 +364,24 @@ def test_a_backfill_that_is_cleared_days_later_drops_what_the_vendor_has_withdra
     assert pipeline.fetch("select count(*) from staging_ingest.meta_ads_insights") == everything
 
 
+PROPERTY_DAYS = "select count(*) from core_warehouse.fct_ga4_daily where report = 'property'"
+
+
+def test_an_error_under_the_status_200_takes_no_day_from_the_warehouse(pipeline: Pipeline) -> None:
+    pipeline.register(pipeline.accounts("GA4")[:1])
+    wish = {"streams": ["property", "events"]}
+    assert [run.status for run in pipeline.sync("ga4", **wish)] == ["SUCCEEDED"]
+    loaded = pipeline.fetch(PROPERTY_DAYS)
+
+    def refuse(request: Request, answer: Any) -> Any:
+        dimensions = [each["name"] for each in (request.body or {}).get("dimensions", ())]
+        return {"error": {"code": 500, "status": "INTERNAL"}} if dimensions == ["date"] else answer
+
+    lane = pipeline.claim("ga4", pipeline.enqueue("ga4", **wish))[0]
+    assert pipeline.work(lane, **altered(pipeline, refuse)).status == "PARTIAL"
+    assert pipeline.fetch(PROPERTY_DAYS) == loaded == [(30,)]
+
+
 WEEK = {"streams": ["insights_account"], "job_type": "BACKFILL", "window_start": dt.date(2026, 11, 9)}
 
 

@@ -111,6 +111,20 @@ def test_an_empty_report_is_a_page_without_records() -> None:
     assert (list(found.records), found.next_token, found.flags) == ([], None, {"emptyReason": "NO_DATA"})
 
 
+NO_REPORTS: list[Any] = [{}, [], {"error": {"code": 500, "message": "Internal error", "status": "INTERNAL"}}]
+
+
+@pytest.mark.parametrize("body", NO_REPORTS)
+def test_an_answer_that_is_no_report_is_not_taken_for_days_without_visitors(body: Any) -> None:
+    """Whatever stands between us and Google may answer 200 all the same; every row of the days would be deleted."""
+    stream = SOURCE.stream("events")
+    with pytest.raises(UnreadableRecord, match="the answer is no report"):
+        stream.parse(body, stream.request(ACCOUNT, days("2026-10-01", "2026-10-02"), None))
+    totals_stream = SOURCE.stream("totals")
+    with pytest.raises(UnreadableRecord, match="the answer is no report"):
+        totals_stream.parse({"reports": [body]}, totals_stream.request(ACCOUNT, days("2026-10-01", "2026-10-02"), None))
+
+
 def test_rows_are_flattened_by_the_headers_names() -> None:
     stream = SOURCE.stream("events")
     request = stream.request(ACCOUNT, days("2026-10-01", "2026-10-02"), None)

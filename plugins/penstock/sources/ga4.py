@@ -160,8 +160,11 @@ def row_count(report: Any, records: Sequence[Record]) -> int:
 
 
 def flatten(report: Any) -> list[Record]:
-    """The rows of a report as flat objects. Raises SCHEMA_MISMATCH."""
+    """The rows of a report as flat objects. Raises SCHEMA_MISMATCH: an answer that is no report, such as an error under
+    the status 200, must not count as days on which nothing happened."""
     if find(report, "rows") is None:
+        if find(report, "kind") is None and find(report, "metadata") is None:
+            raise error("SCHEMA_MISMATCH", f"the answer is no report, got {excerpt(report)}")
         return []
     dimensions = headers(report, "dimensionHeaders")
     metrics = headers(report, "metricHeaders")
