@@ -445,3 +445,37 @@ def test_spend_is_not_final_while_an_account_of_the_shop_has_not_been_read(wareh
     assert fetch(warehouse, is_final) == [(100, False)]
     execute(warehouse, "update platform_connections set last_synced_at = now()")
     assert fetch(warehouse, is_final) == [(100, True)]
+
+
+# -- streams that a used-up quota holds up
+
+
+REPORTS_USED_UP = {
+    "vendor": "klaviyo",
+    "path": "/api/[a-z-]+-reports$",
+    "action": "status",
+    "params": {"status": 429, "retry_after": 70_000},
+}
+
+
+def test_a_quota_of_two_streams_that_another_tool_uses_up_does_not_keep_the_others_from_the_warehouse(
+    pipeline: Pipeline, sandbox: Sandbox
+) -> None:
+    """Klaviyo counts 225 reports a day for the account, whoever asks for them; its events have a limit of their own."""
+    pipeline.register(pipeline.accounts("KLAVIYO")[:1])
+    sandbox.faults(REPORTS_USED_UP)
+    assert [run.status for run in pipeline.sync("klaviyo")] == ["QUEUED"]
+    left = pipeline.fetch("select distinct stream from penstock.slices where status <> 'DONE' order by 1")
+    assert left == [("campaign_values",), ("flow_series",)]
+    assert sandbox.answered("klaviyo", status=429) == 1
+
+    execute(
+        pipeline.warehouse,
+        "update core_warehouse.etl_runs set started_at = now() - interval '25 hours', not_before = now()",
+    )
+    execute(pipeline.warehouse, "update penstock.slices set updated_at = now() - interval '25 hours'")
+    assert [pipeline.work(lane).status for lane in claim(pipeline.warehouse, "sweep")] == ["PARTIAL"]
+    assert pipeline.fetch("select count(*) > 0 from core_warehouse.fct_klaviyo_event_daily") == [(True,)]
+    told = "select error->>'code', error->>'first_code' from core_warehouse.etl_runs"
+    assert pipeline.fetch(told) == [("SLICES_FAILED", "QUOTA_STALLED")]
+    assert pipeline.fetch("select count(*) from penstock.stream_cursors") == [(0,)], "the next run reads it all"

@@ -475,6 +475,10 @@ update penstock.slices
 set status = %(status)s, error = %(error)s, updated_at = now()
 where run_id = %(run_id)s and slice_no = %(slice_no)s;
 
+-- name: fail_open_slices
+update penstock.slices set status = 'FAILED', error = %(error)s, updated_at = now()
+where run_id = %(run_id)s and status = 'PENDING';
+
 -- name: reopen_slices
 update penstock.slices set status = 'PENDING', error = null, updated_at = now()
 where run_id = %(run_id)s and status = 'FAILED';

@@ -169,6 +169,12 @@ def begin_stage(context: RunContext, *, is_first: bool) -> HeldRun:
     )
 
 
+def delay_of(limited: PenstockError, now: dt.datetime) -> dt.timedelta:
+    """How long a limit or quota holds a run up."""
+    delay = limited.resets_at - now if limited.resets_at else dt.timedelta(seconds=limited.retry_after or 60)
+    return max(delay, dt.timedelta(seconds=1))
+
+
 def require_lease(row: Any, held: HeldRun) -> None:
     """Raises LEASE_LOST when the statement that compared the epoch found no row."""
     if row is None:

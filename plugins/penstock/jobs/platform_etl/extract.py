@@ -18,21 +18,24 @@ from penstock.core.errors import (
     RateLimited,
     error,
 )
+from penstock.core.lease import CLAIM_LEASE
 from penstock.jobs.accounts import load_account
 from penstock.jobs.platform_etl.context import (
+    SERVICE,
     SQL,
     HeldRun,
     RunContext,
     RunWaiting,
     VendorClient,
     begin_stage,
+    delay_of,
     give_up_on_defect,
     give_up_or_retry,
     require_lease,
 )
 from penstock.jobs.platform_etl.cursors import cursors_of
 from penstock.jobs.platform_etl.planning import Plan, Wish, plan
-from penstock.jobs.platform_etl.reading import CallCounter, Reading
+from penstock.jobs.platform_etl.reading import CallCounter, Reading, counts_of
 from penstock.sources.stream import Account, Profile, Slice
 from penstock.warehouse import failures
 
@@ -46,9 +49,9 @@ QUOTA_PATIENCE = dt.timedelta(hours=24)
 def extract(context: RunContext) -> dict[str, Any]:
     """Reads every open slice of the run into staging.
 
-    Returns counts for the task's XCom. Raises RunWaiting when a quota put the run back (QUOTA_STALLED after a day of
-    that), the run's own error when nothing could be read or nobody may go on, and a retryable error while the task has
-    tries left.
+    Returns counts for the task's XCom. Raises RunWaiting when a quota put the run back (after a day of that it goes on
+    without what is missing; QUOTA_STALLED when that is all), the run's own error when nothing could be read or nobody
+    may go on, and a retryable error while the task has tries left.
     """
     held = _begin(context)
     client: VendorClient | None = None
@@ -72,6 +75,8 @@ def extract(context: RunContext) -> dict[str, Any]:
     except (RateLimited, QuotaExhausted) as limited:
         if _waits_too_long(context, held):
             stalled = error("QUOTA_STALLED", f"no page in {QUOTA_PATIENCE}; the vendor's last word: {limited}")
+            if counts := _go_on_without(context, held, calls, stalled):
+                return counts
             give_up_or_retry(context, held, stalled, task=TASK, api_calls=calls.take())
             raise stalled from None
         raise _put_back(context, held, limited, calls.take()) from None
@@ -113,11 +118,25 @@ def _waits_too_long(context: RunContext, held: HeldRun) -> bool:
         return conn.execute(SQL["waits_too_long"], parameters).fetchone() is not None
 
 
+def _go_on_without(
+    context: RunContext, held: HeldRun, calls: CallCounter, stalled: PenstockError
+) -> dict[str, Any] | None:
+    """The counts of a run that is loaded without what it has waited for in vain; None when it has read nothing."""
+    stalled.service, stalled.task = SERVICE, TASK
+    with context.warehouse.transaction() as conn:
+        require_lease(conn.execute(SQL["lock_lease"], held.key).fetchone(), held)
+        if not any(row["status"] == "DONE" for row in _slices(conn, held)):
+            return None
+        conn.execute(SQL["fail_open_slices"], held.key | {"error": Jsonb(stalled.as_json())})
+        api_calls = calls.take()
+        conn.execute(SQL["renew_lease"], held.key | {"lease": CLAIM_LEASE, "api_calls": api_calls})
+        return counts_of(held, _slices(conn, held), api_calls)
+
+
 def _put_back(context: RunContext, held: HeldRun, cause: PenstockError, api_calls: int) -> RunWaiting:
     """Back into the queue until the vendor's reset, told as a delay: the database's clock decides when it is over."""
     now = context.now()
-    delay = cause.resets_at - now if cause.resets_at else dt.timedelta(seconds=cause.retry_after or 60)
-    delay = max(delay, dt.timedelta(seconds=1))
+    delay = delay_of(cause, now)
     parameters = held.key | {"delay": delay, "error": Jsonb(cause.as_json()), "api_calls": api_calls}
     with context.warehouse.connection() as conn:
         require_lease(conn.execute(SQL["put_back"], parameters).fetchone(), held)

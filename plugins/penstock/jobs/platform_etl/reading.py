@@ -7,7 +7,7 @@ import datetime as dt
 import logging
 import threading
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -30,13 +30,15 @@ from penstock.jobs.platform_etl.context import (
     RunContext,
     Stopped,
     VendorClient,
+    delay_of,
     require_lease,
 )
-from penstock.jobs.platform_etl.slices import SliceReader
+from penstock.jobs.platform_etl.slices import SliceReader, slice_of
 from penstock.sources.stream import Account
 
 log = logging.getLogger(__name__)
 
+STOPPING = (AuthError, RateLimited, QuotaExhausted, InternalError)
 OUR_OWN_BRAKES = ("RATE_LIMIT_WAIT_TOO_LONG", "CIRCUIT_OPEN")
 
 
@@ -78,9 +80,30 @@ def _most_telling(
     if first.code not in OUR_OWN_BRAKES:
         return first
     concurrent.futures.wait(running)
-    causes = [future.exception() for future in running]
+    causes = [_cause(future, row) for future, row in running.items()]
     told = [each for each in causes if isinstance(each, RetryableError) and each.code not in OUR_OWN_BRAKES]
     return told[0] if told else first
+
+
+def _cause(future: concurrent.futures.Future[None], row: Mapping[str, Any]) -> BaseException | None:
+    """What the slice ended with; an error of ours names its stream."""
+    cause = future.exception()
+    if isinstance(cause, PenstockError):
+        cause.context.setdefault("stream", row["stream"])
+    return cause
+
+
+def counts_of(held: HeldRun, rows: Sequence[Mapping[str, Any]], requests: int) -> dict[str, Any]:
+    """What `extract` tells of a run's slices."""
+    return {
+        "run_id": held.lease.row_id,
+        "slices": len(rows),
+        "slices_failed": sum(row["status"] == "FAILED" for row in rows),
+        "rows_read": sum(row["rows_read"] for row in rows),
+        "rows_written": sum(row["rows_written"] for row in rows),
+        "rows_rejected": sum(row["rows_rejected"] for row in rows),
+        "requests": requests,
+    }
 
 
 class Reading:
@@ -98,27 +121,35 @@ class Reading:
 
     def run(self) -> dict[str, Any]:
         failed: dict[int, PenstockError] = {}
+        closed: dict[str, PenstockError] = {}
         # A slice that is split leaves new ones behind, whatever became of the others: look again until none is left.
-        while rows := self._open(failed):
-            failed |= self._work(rows)
+        while rows := self._open(failed, closed):
+            try:
+                failed |= self._work(rows)
+            except (RateLimited, QuotaExhausted) as limited:
+                # What has a limit of its own is read before the run is put back, maybe for a day.
+                closed[self._limit_of(rows, limited)] = limited
+                self._stop.clear()
+        if closed:
+            raise min(closed.values(), key=lambda limited: delay_of(limited, self._context.now()))
         if failed:
             self._settle(failed)
         rows = self._slices()
         self._renew(CLAIM_LEASE)
         log.info("read %s rows in %s requests", sum(row["rows_read"] for row in rows), self._client.requests)
-        return {
-            "run_id": self._held.lease.row_id,
-            "slices": len(rows),
-            "slices_failed": sum(row["status"] == "FAILED" for row in rows),
-            "rows_read": sum(row["rows_read"] for row in rows),
-            "rows_written": sum(row["rows_written"] for row in rows),
-            "rows_rejected": sum(row["rows_rejected"] for row in rows),
-            "requests": self._client.requests,
-        }
+        return counts_of(self._held, rows, self._client.requests)
 
-    def _open(self, failed: Collection[int]) -> list[dict[str, Any]]:
-        """The slices that nobody has tried to read yet."""
-        return [row for row in self._slices() if row["status"] == "PENDING" and row["slice_no"] not in failed]
+    def _open(self, failed: Collection[int], closed: Collection[str]) -> list[dict[str, Any]]:
+        """The slices that nobody has tried to read yet, without those that a closed limit holds up."""
+        rows = [row for row in self._slices() if row["status"] == "PENDING" and row["slice_no"] not in failed]
+        return [row for row in rows if not closed or self._limit(row) not in closed]
+
+    def _limit_of(self, rows: Sequence[Mapping[str, Any]], limited: PenstockError) -> str:
+        return self._limit(next(row for row in rows if row["stream"] == limited.context["stream"]))
+
+    def _limit(self, row: Mapping[str, Any]) -> str:
+        """The rate-limit family of a slice's calls."""
+        return self._context.source.stream(row["stream"]).request(self._account, slice_of(row), None).limit
 
     def _slices(self) -> list[dict[str, Any]]:
         with self._context.warehouse.connection() as conn:
@@ -157,23 +188,19 @@ class Reading:
         """Keeps the lease until a slice ends; returns the errors of those that failed."""
         done, _ = concurrent.futures.wait(running, HEARTBEAT.total_seconds(), concurrent.futures.FIRST_COMPLETED)
         self._renew()
-        outcomes = {running[future]["slice_no"]: self._outcome(future) for future in done}
+        outcomes = {running[future]["slice_no"]: self._outcome(_cause(future, running[future])) for future in done}
         for future in done:
             del running[future]
         return {slice_no: cause for slice_no, cause in outcomes.items() if cause is not None}
 
     @staticmethod
-    def _outcome(future: concurrent.futures.Future[None]) -> PenstockError | None:
+    def _outcome(cause: BaseException | None) -> PenstockError | None:
         """The error that only this slice failed with; raises those that stop the run."""
-        try:
-            future.result()
-        except (AuthError, RateLimited, QuotaExhausted, InternalError):
-            raise
-        except PenstockError as cause:
-            return cause
-        except Stopped:
+        if cause is None or isinstance(cause, Stopped):
             return None
-        return None
+        if not isinstance(cause, PenstockError) or isinstance(cause, STOPPING):
+            raise cause
+        return cause
 
     def _settle(self, failed: Mapping[int, PenstockError]) -> None:
         """What happens to slices that failed: a later try of the task, or FAILED for good.

@@ -59,6 +59,18 @@ class _Progress:
     rows_expected: int | None = None
 
 
+def slice_of(row: Mapping[str, Any]) -> Slice:
+    """The slice that a row of `penstock.slices` stands for."""
+    return Slice(
+        slice_no=row["slice_no"],
+        stream=row["stream"],
+        start=row["window_start"],
+        end=row["window_end"],
+        params=row["params"],
+        page_size=row["page_size"],
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class SliceReader:
     """Reads the slices of one run; `read` may run in several threads at once.
@@ -76,14 +88,7 @@ class SliceReader:
     def read(self, row: Mapping[str, Any]) -> None:
         """Reads the slice to its end, asking for less when the vendor wants that. Raises the error it cannot mend."""
         stream = self.context.source.stream(row["stream"])
-        each = Slice(
-            slice_no=row["slice_no"],
-            stream=row["stream"],
-            start=row["window_start"],
-            end=row["window_end"],
-            params=row["params"],
-            page_size=row["page_size"],
-        )
+        each = slice_of(row)
         progress = _Progress(
             row["next_token"], row["pages"], row["rows_read"] + row["rows_rejected"], row["rows_expected"]
         )
