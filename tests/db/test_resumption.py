@@ -6,7 +6,7 @@ import dataclasses
 import datetime as dt
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,7 +18,7 @@ from penstock.core.errors import VendorUnavailable, error
 from penstock.jobs import platform_etl
 from penstock.jobs.platform_etl import VendorClient, remote_report, slices
 from penstock.jobs.platform_etl.context import begin_stage
-from penstock.sources.stream import Request
+from penstock.sources.stream import Account, Request, Source
 from penstock.warehouse.session import Warehouse
 from tests.pipeline import Pipeline
 from tests.sandbox_fixture import Sandbox
@@ -362,6 +362,44 @@ def test_a_backfill_that_is_cleared_days_later_drops_what_the_vendor_has_withdra
         )
     assert pipeline.work(lane).status == "SUCCEEDED"
     assert pipeline.fetch("select count(*) from staging_ingest.meta_ads_insights") == everything
+
+
+def test_a_run_goes_on_with_the_token_that_was_exchanged_while_it_was_reading(pipeline: Pipeline) -> None:
+    """The old one is revoked in mid-run. A run that failed by it would say that the new one needs to be issued."""
+    accounts = pipeline.accounts("META")[:1]
+    pipeline.register(accounts)
+    renewed = [account | {"credentials": account["credentials"] | {"issued": "again"}} for account in accounts]
+    opened: list[VendorClient] = []
+
+    def exchange(request: Request, answer: Any) -> Any:
+        if opened[-1].requests < 4:
+            return answer
+        pipeline.register(renewed)
+        raise error("META_AUTH_ERROR", "the token was revoked")
+
+    def open_client(source: Source, account: Account, own: Mapping[str, str] | None) -> VendorClient:
+        opened.append(pipeline.open_client(source, account, own))
+        return opened[-1] if "issued" in (own or {}) else AlteredClient(opened[-1], exchange)
+
+    lane = pipeline.claim("meta_ads", pipeline.enqueue("meta_ads"))[0]
+    assert pipeline.work(lane, open_client=open_client).status == "SUCCEEDED"
+    assert pipeline.fetch("select state, consecutive_failures from platform_connections") == [("OK", 0)]
+    calls = pipeline.fetch("select api_calls from core_warehouse.etl_runs")
+    assert calls == [(sum(client.requests for client in opened),)]
+
+
+def test_a_token_that_nobody_has_exchanged_is_asked_for_once(pipeline: Pipeline) -> None:
+    pipeline.register(pipeline.accounts("META")[:1])
+    lane = pipeline.claim("meta_ads", pipeline.enqueue("meta_ads"))[0]
+    asked: list[Request] = []
+
+    def refuse(request: Request, answer: Any) -> Any:
+        asked.append(request)
+        raise error("META_AUTH_ERROR", "the token was revoked")
+
+    assert pipeline.work(lane, **altered(pipeline, refuse)).status == "FAILED"
+    assert len(asked) == 1
+    assert pipeline.fetch("select state from platform_connections") == [("NEEDS_RECONNECT",)]
 
 
 PROPERTY_DAYS = "select count(*) from core_warehouse.fct_ga4_daily where report = 'property'"

@@ -13,13 +13,14 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from penstock.core.errors import (
+    AuthError,
     PenstockError,
     QuotaExhausted,
     RateLimited,
     error,
 )
 from penstock.core.lease import CLAIM_LEASE
-from penstock.jobs.accounts import load_account
+from penstock.jobs.accounts import StoredAccount, load_account
 from penstock.jobs.platform_etl.context import (
     SERVICE,
     SQL,
@@ -54,18 +55,9 @@ def extract(context: RunContext) -> dict[str, Any]:
     may go on, and a retryable error while the task has tries left.
     """
     held = _begin(context)
-    client: VendorClient | None = None
     calls = CallCounter()
     try:
-        with context.warehouse.connection() as conn:
-            stored = load_account(conn, context.vault, held.connection_id)
-        client = context.open_client(context.source, stored.account, stored.credentials)
-        calls.watch(client)
-        account = _profiled(context, held, client, stored.account)
-        _prepare_slices(context, held, account)
-        if held.is_dry_run:
-            return _dry_run(context, held, client)
-        return Reading(context, held, client, account, calls).run()
+        return _read_as_registered(context, held, calls)
     except psycopg.Error as broken:
         cause = failures.classify(broken)
         give_up_or_retry(context, held, cause, task=TASK, api_calls=calls.take())
@@ -86,9 +78,38 @@ def extract(context: RunContext) -> dict[str, Any]:
     except Exception as defect:
         give_up_on_defect(context, held, defect, task=TASK, api_calls=calls.take())
         raise
+
+
+def _read_as_registered(context: RunContext, held: HeldRun, calls: CallCounter) -> dict[str, Any]:
+    """Reads with the account's credentials. When they were exchanged meanwhile, and the vendor refuses the old ones, it
+    goes on with the new ones: a history takes hours, and nobody has to act."""
+    stored = _stored(context, held)
+    while True:
+        try:
+            return _read(context, held, stored, calls)
+        except AuthError as refused:
+            before, stored = stored, _stored(context, held)
+            if stored.credentials == before.credentials:
+                raise
+            log.warning("%s; the account has other credentials by now", refused)
+
+
+def _stored(context: RunContext, held: HeldRun) -> StoredAccount:
+    with context.warehouse.connection() as conn:
+        return load_account(conn, context.vault, held.connection_id)
+
+
+def _read(context: RunContext, held: HeldRun, stored: StoredAccount, calls: CallCounter) -> dict[str, Any]:
+    client = context.open_client(context.source, stored.account, stored.credentials)
+    calls.watch(client)
+    try:
+        account = _profiled(context, held, client, stored.account)
+        _prepare_slices(context, held, account)
+        if held.is_dry_run:
+            return _dry_run(context, held, client)
+        return Reading(context, held, client, account, calls).run()
     finally:
-        if client is not None:
-            client.close()
+        client.close()
 
 
 def _begin(context: RunContext) -> HeldRun:

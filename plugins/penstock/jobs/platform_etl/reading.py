@@ -46,15 +46,16 @@ class CallCounter:
     """HTTP calls that the run's row does not count yet."""
 
     def __init__(self) -> None:
-        self._client: VendorClient | None = None
+        self._clients: list[VendorClient] = []
         self._taken = 0
 
     def watch(self, client: VendorClient) -> None:
-        self._client = client
+        """Counts this client's calls too."""
+        self._clients.append(client)
 
     def take(self) -> int:
         """The calls since the last time."""
-        total = self._client.requests if self._client else 0
+        total = sum(client.requests for client in self._clients)
         fresh, self._taken = total - self._taken, total
         return fresh
 
