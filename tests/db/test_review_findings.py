@@ -479,3 +479,14 @@ def test_a_quota_of_two_streams_that_another_tool_uses_up_does_not_keep_the_othe
     told = "select error->>'code', error->>'first_code' from core_warehouse.etl_runs"
     assert pipeline.fetch(told) == [("SLICES_FAILED", "QUOTA_STALLED")]
     assert pipeline.fetch("select count(*) from penstock.stream_cursors") == [(0,)], "the next run reads it all"
+
+
+def test_a_row_by_hand_with_a_stream_that_does_not_exist_says_which_there_are(pipeline: Pipeline) -> None:
+    pipeline.register(pipeline.accounts("META")[:1])
+    run_ids = pipeline.enqueue("meta_ads")
+    pipeline.fetch("update core_warehouse.etl_runs set streams = '{insights_adz}' returning 1")
+    outcome = pipeline.work(pipeline.claim("meta_ads", run_ids)[0])
+    assert outcome.status == "FAILED"
+    stored = pipeline.fetch("select error ->> 'code', error ->> 'message' from core_warehouse.etl_runs")
+    assert stored[0][0] == "CONFIG_INVALID"
+    assert "has no stream insights_adz; it has campaigns" in stored[0][1]

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from penstock.core import windows
-from penstock.jobs.platform_etl.planning import Plan, Wish, cursor_after, plan
+from penstock.core.errors import PenstockError
+from penstock.jobs.platform_etl.planning import Plan, Wish, carries_on, cursor_after, plan
 from penstock.sources import ga4, klaviyo, meta_ads
 from penstock.sources.stream import Account, Kind, Slice, Source
 
@@ -198,3 +199,39 @@ def test_a_cursors_day_is_the_accounts() -> None:
     wish = Wish("INCREMENTAL", None, None, ("insights_account",), {"insights_account": cursor})
     first = plan(meta_ads.SOURCE, account, wish, NOW).slices[0].start
     assert first == windows.midnight(account.today(NOW) - dt.timedelta(days=2), account.zone)
+
+
+MONTH = windows.FIRST_RUN_DAYS
+SUNDAY = windows.FIRST_OF_SUNDAY_DAYS
+
+
+@pytest.mark.parametrize(
+    ("cursor", "first", "is_carried"),
+    [
+        (None, ago(MONTH), True),
+        (None, ago(MONTH - 1), False),
+        (ago(0), ago(SUNDAY), True),
+        (ago(0), ago(SUNDAY - 1), False),
+        (ago(9), ago(SUNDAY + 9), True),
+        (ago(9), ago(SUNDAY + 8), False),
+    ],
+)
+def test_a_chosen_window_carries_a_cursor_on_when_it_read_all_that_was_due(
+    cursor: dt.date | None, first: dt.date, is_carried: bool
+) -> None:
+    stream = meta_ads.SOURCE.stream("insights_account")
+    made = planned(meta_ads.SOURCE, "insights_account", "HISTORICAL", window_start=first)
+    cursor_at = cursor_on(cursor)["insights_account"] if cursor else None
+    assert carries_on(stream, HONOLULU, made.slices, cursor_at, NOW) is is_carried
+
+
+def test_what_has_no_days_is_always_carried_on() -> None:
+    campaigns = planned(meta_ads.SOURCE, "campaigns").slices
+    assert carries_on(meta_ads.SOURCE.stream("campaigns"), HONOLULU, campaigns, None, NOW)
+    values = planned(klaviyo.SOURCE, "campaign_values", window_start=ago(0)).slices
+    assert carries_on(klaviyo.SOURCE.stream("campaign_values"), HONOLULU, values, None, NOW)
+
+
+def test_a_stream_that_the_source_does_not_have_is_named() -> None:
+    with pytest.raises(PenstockError, match=r"CONFIG_INVALID.*no stream insights_adz; it has campaigns"):
+        planned(meta_ads.SOURCE, "insights_adz")

@@ -215,5 +215,5 @@ class Source:
     report_page: Callable[[str, Slice, str | None], Request] | None = None
 
     def stream(self, name: str) -> Stream:
-        """The stream of this name. Raises KeyError."""
+        """The stream of this name, which the source has."""
         return next(stream for stream in self.streams if stream.name == name)

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from penstock.core import windows
+from penstock.core.errors import error
 from penstock.core.windows import DayRange, Window
+from penstock.jobs.platform_etl.context import SERVICE
 from penstock.sources.stream import Account, Kind, Slice, Source, Stream
 
 
@@ -35,8 +37,18 @@ class Plan:
     warnings: tuple[str, ...]
 
 
+def check_streams(source: Source, streams: Sequence[str] | None) -> None:
+    """Raises CONFIG_INVALID for names that are none of the source's streams."""
+    known = [stream.name for stream in source.streams]
+    unknown = sorted(set(streams or ()) - set(known))
+    if unknown:
+        message = f"{source.name} has no stream {', '.join(unknown)}; it has {', '.join(known)}"
+        raise error("CONFIG_INVALID", message, service=SERVICE)
+
+
 def plan(source: Source, account: Account, wish: Wish, now: dt.datetime) -> Plan:
-    """The slices that fulfil the wish, numbered from 0 in the order of the source's streams."""
+    """The slices that fulfil the wish, numbered from 0 in the order of the source's streams. Raises CONFIG_INVALID when
+    it names a stream that the source does not have."""
     slices: list[Slice] = []
     warnings: list[str] = []
     for stream in _streams(source, wish):
@@ -90,6 +102,7 @@ def carries_on(
 
 def _streams(source: Source, wish: Wish) -> list[Stream]:
     if wish.streams is not None:
+        check_streams(source, wish.streams)
         return [source.stream(name) for name in wish.streams]
     chosen = [stream for stream in source.streams if stream.is_default]
     if wish.job_type != "BACKFILL":

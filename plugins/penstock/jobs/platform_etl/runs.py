@@ -23,6 +23,7 @@ from penstock.jobs.platform_etl.context import (
     is_accounts_sync,
     mark_account_failed,
 )
+from penstock.jobs.platform_etl.planning import check_streams
 from penstock.sources.stream import Source
 from penstock.warehouse.session import Warehouse
 
@@ -66,7 +67,7 @@ def enqueue_scheduled(
     Called again by the same DAG run (a retry), it returns the runs that it wrote before.
     """
     registered = sources.by_name(source)
-    _check_streams(registered, streams)
+    check_streams(registered, streams)
     origin = {"dag_id": dag_id, "dag_run_id": dag_run_id}
     with warehouse.transaction() as conn:
         cursor = conn.cursor(row_factory=dict_row)
@@ -219,17 +220,6 @@ def _lane(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _platforms() -> list[str]:
     return [source.platform for source in sources.REGISTRY]
-
-
-def _check_streams(source: Source, streams: Sequence[str] | None) -> None:
-    known = [stream.name for stream in source.streams]
-    unknown = sorted(set(streams or ()) - set(known))
-    if unknown:
-        raise error(
-            "CONFIG_INVALID",
-            f"{source.name} has no stream {', '.join(unknown)}; it has {', '.join(known)}",
-            service=SERVICE,
-        )
 
 
 def _active_accounts(
