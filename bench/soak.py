@@ -83,6 +83,8 @@ class Soak:
     def _play(self, stage: Stage) -> None:
         lane: Mapping[str, Any] = stage.claim()
         for _ in range(BLOWS_PER_RUN):
+            if self._is_over(stage):
+                break  # to start it once more would be to clear it, as a person does
             worker = stage.start(lane, patience=PATIENCE)
             calls = stage.calls() + self._rng.randint(1, stage.expected_calls // 2)
             # Half of the blows fall while the vendor is asked, the others at any time: in a transform too.
@@ -98,9 +100,12 @@ class Soak:
         self._complete(stage, lane)
 
     def _complete(self, stage: Stage, lane: Mapping[str, Any]) -> None:
-        if stage.pipeline.fetch("select status from core_warehouse.etl_runs") == [("SUCCEEDED",)]:
-            return
-        stage.complete(lane)
+        if not self._is_over(stage):
+            stage.complete(lane)
+
+    @staticmethod
+    def _is_over(stage: Stage) -> bool:
+        return stage.pipeline.fetch("select status from core_warehouse.etl_runs") == [("SUCCEEDED",)]
 
     # -- blows: each returns the lane that goes on with the run ---------------------------------------------------
 
